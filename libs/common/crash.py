@@ -1,0 +1,26 @@
+"""Crash points: named places where the process kills itself when the environment asks for it.
+
+`CRASH_AT=E4` kills at the first pass of E4; `CRASH_AT=E4:3` at the third. Unset, as in
+production, a point costs one comparison. The names are those of docs/RELIABILITY.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+class CrashPoints:
+    """The armed crash point of this process, if any."""
+
+    def __init__(self, spec: str) -> None:
+        self._name, _, count = spec.partition(":")
+        self._left = int(count or 1)
+
+    def here(self, name: str) -> None:
+        """Dies by SIGKILL when this is the armed point and its count is reached."""
+        if name != self._name:
+            return
+        self._left -= 1
+        if self._left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,169 @@
+"""Every task has an owner, a deadline and an end; every component starts and stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+import structlog
+
+from libs.common.backoff import Backoff
+from libs.common.ids import Ids
+
+log = structlog.get_logger()
+
+
+class Component(Protocol):
+    """Something with a beginning and an end. `stop` is called once, also after a failed start."""
+
+    async def start(self) -> None:
+        """Begin; background work may go on after it returns."""
+        ...
+
+    async def stop(self) -> None:
+        """End; nothing of it runs when it returns."""
+        ...
+
+
+class TaskOwner:
+    """Owns background tasks: faults are logged, and none outlives `close`."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
+        """Starts work as a task of this owner."""
+        task = asyncio.create_task(work, name=name)  # noqa: TID251 - the one home of tasks
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task.failed", task=task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """Cancels what still runs and waits for its end."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Duty:
+    """A job of the house, done again and again: when woken, and at least every floor seconds.
+
+    `work` returns whether there may be more to do at once. A failing round is logged and tried
+    again after a back-off; the duty itself never ends before `stop`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], Awaitable[bool]],
+        *,
+        floor_seconds: float,
+        ids: Ids,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.name = name
+        self._work = work
+        self._floor = floor_seconds
+        self._ids = ids
+        self._backoff = backoff or Backoff(first_seconds=0.2, max_seconds=5.0)
+        self._wake = asyncio.Event()
+        self._owner = TaskOwner()
+        self.failures = 0
+
+    def wake(self) -> None:
+        """Do a round soon; cheap, may be called from anywhere on the loop."""
+        self._wake.set()
+
+    async def start(self) -> None:
+        """Begins with a round at once."""
+        self._wake.set()
+        self._owner.spawn(self._run(), name=f"duty.{self.name}")
+
+    async def stop(self) -> None:
+        """Ends in the middle of a round if need be: rounds are transactions."""
+        await self._owner.close()
+
+    async def _run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._floor):
+                    await self._wake.wait()
+            self._wake.clear()
+            try:
+                more = await self._work()
+            except Exception as error:  # noqa: BLE001 - a duty outlives any one fault
+                self.failures += 1
+                expected = self.failures > 1  # the first says it in full, the rest in a line
+                log.warning(
+                    "duty.failed",
+                    duty=self.name,
+                    failures=self.failures,
+                    error=type(error).__name__,
+                    exc_info=None if expected else error,
+                )
+                await asyncio.sleep(self._backoff.wait(self.failures, self._ids))
+                self._wake.set()
+                continue
+            self.failures = 0
+            if more:
+                self._wake.set()
+
+
+class Components:
+    """Components as one: started in order, stopped in reverse, whatever fails on the way."""
+
+    def __init__(self, components: Sequence[Component]) -> None:
+        self._components = list(components)
+        self._started: list[Component] = []
+
+    async def start(self) -> None:
+        """Starts all; if one fails, those before it are stopped and the fault is raised."""
+        for component in self._components:
+            self._started.append(component)
+            try:
+                await component.start()
+            except BaseException:
+                await self.stop()
+                raise
+
+    async def stop(self) -> None:
+        """Stops in reverse order; a failing stop is logged and does not keep the others."""
+        while self._started:
+            component = self._started.pop()
+            try:
+                await component.stop()
+            except Exception as error:  # noqa: BLE001 - the others must still be stopped
+                log.warning(
+                    "component.stop_failed", component=type(component).__name__, exc_info=error
+                )
+
+
+async def run_until_signal(components: Component) -> None:
+    """Runs until SIGTERM or SIGINT, then stops gracefully; a second signal ends at once."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            raise SystemExit(1)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await components.start()
+    log.info("service.ready")
+    try:
+        await stopping.wait()
+    finally:
+        log.info("service.stopping")
+        await components.stop()
+        log.info("service.stopped")

@@ -1,0 +1,53 @@
+"""`python -m services.<name> [serve|migrate|settings]`, the same for every service."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import uvloop
+
+from libs.common import env, logs
+from libs.common.env import SettingsError
+from libs.common.lifecycle import Component, run_until_signal
+from libs.common.settings import CommonSettings
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def service_main(
+    name: str,
+    settings_class: type[S],
+    build: Callable[[S], Component],
+    migrate: Callable[[S], None] | None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs one service; the exit code is 0, 1 for a fault and 2 for wrong settings."""
+    parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
+    commands = ["serve", "settings", *(["migrate"] if migrate else [])]
+    parser.add_argument("command", choices=commands, nargs="?", default="serve")
+    command = parser.parse_args(argv).command
+    if command == "settings":
+        for variable, default, text in env.describe(settings_class):
+            sys.stdout.write(f"{variable:32} {text} [{default}]\n")
+        return 0
+    try:
+        settings = env.load(settings_class, env.process_environ())
+    except SettingsError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 2
+    logs.configure(name, level=settings.log_level, json=settings.log_json)
+    if command == "migrate":
+        assert migrate is not None
+        migrate(settings)
+        return 0
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_until_signal(build(settings)))
+    except (SettingsError, OSError) as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 1
+    return 0
