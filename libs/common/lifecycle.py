@@ -28,6 +28,27 @@ class Component(Protocol):
         ...
 
 
+class _Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+class Owned:
+    """Makes a component of something that has `close`, and perhaps `start`."""
+
+    def __init__(self, thing: _Closable) -> None:
+        self._thing = thing
+
+    async def start(self) -> None:
+        """Starts it, where it has a start."""
+        start = getattr(self._thing, "start", None)
+        if start is not None:
+            await start()
+
+    async def stop(self) -> None:
+        """Closes it."""
+        await self._thing.close()
+
+
 class TaskOwner:
     """Owns background tasks: faults are logged, and none outlives `close`."""
 

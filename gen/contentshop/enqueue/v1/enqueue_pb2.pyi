@@ -117,7 +117,7 @@ class EnqueueGenerationRequest(message.Message):
     schema_key: builtins.str
     """The workflow; empty means `apparel.catalog.v1`."""
     number_of_variations: builtins.int
-    """How many images, 1 to 10; 0 means 1."""
+    """How many images, 1 to 10; absent means 1."""
     quality: job_pb2.Quality.ValueType
     """How much care."""
     format: job_pb2.ImageFormat.ValueType
@@ -217,7 +217,7 @@ class EnqueueEditRequest(message.Message):
     schema_key: builtins.str
     """The workflow; empty means `image.edit.v1`."""
     number_of_variations: builtins.int
-    """How many images, 1 to 10; 0 means 1."""
+    """How many images, 1 to 10; absent means 1."""
     quality: job_pb2.Quality.ValueType
     """How much care."""
     format: job_pb2.ImageFormat.ValueType

@@ -507,6 +507,7 @@ class Job(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     FINISH_TIME_FIELD_NUMBER: builtins.int
     NOT_BEFORE_FIELD_NUMBER: builtins.int
+    LOST_WORKERS_FIELD_NUMBER: builtins.int
     id: builtins.int
     """Identifies the job; from 1 up."""
     type: JobType.ValueType
@@ -546,7 +547,7 @@ class Job(message.Message):
     priority: builtins.int
     """0 is usual; higher goes first within the team. -100 to 100."""
     attempts: builtins.int
-    """Claims so far that were not given back untouched."""
+    """Claims so far, but for those given back untouched and those lost with their worker."""
     max_attempts: builtins.int
     """After so many the job fails."""
     images_done: builtins.int
@@ -555,6 +556,8 @@ class Job(message.Message):
     """How many images FAILED."""
     last_sequence: builtins.int
     """The number of the last event."""
+    lost_workers: builtins.int
+    """Claims lost with their worker, counted apart from attempts."""
     @builtins.property
     def input(self) -> struct_pb2.Struct:
         """The workflow's input, as validated."""
@@ -647,10 +650,11 @@ class Job(message.Message):
         start_time: timestamp_pb2.Timestamp | None = ...,
         finish_time: timestamp_pb2.Timestamp | None = ...,
         not_before: timestamp_pb2.Timestamp | None = ...,
+        lost_workers: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["admit_time", b"admit_time", "archive", b"archive", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "input", b"input", "moodboard_snapshot", b"moodboard_snapshot", "not_before", b"not_before", "prompt", b"prompt", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["admit_time", b"admit_time", "archive", b"archive", "attempts", b"attempts", "background_image_file_id", b"background_image_file_id", "base_image_file_id", b"base_image_file_id", "create_time", b"create_time", "destination", b"destination", "error", b"error", "finish_time", b"finish_time", "format", b"format", "id", b"id", "images", b"images", "images_done", b"images_done", "images_failed", b"images_failed", "input", b"input", "lane", b"lane", "last_sequence", b"last_sequence", "max_attempts", b"max_attempts", "model_image_file_id", b"model_image_file_id", "moodboard_snapshot", b"moodboard_snapshot", "not_before", b"not_before", "number_of_variations", b"number_of_variations", "priority", b"priority", "product", b"product", "product_image_file_ids", b"product_image_file_ids", "prompt", b"prompt", "quality", b"quality", "reference_image_file_id", b"reference_image_file_id", "schema_key", b"schema_key", "source_task_id", b"source_task_id", "start_time", b"start_time", "state", b"state", "template_name", b"template_name", "type", b"type", "usage", b"usage", "variant", b"variant", "workspace_session_id", b"workspace_session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["admit_time", b"admit_time", "archive", b"archive", "attempts", b"attempts", "background_image_file_id", b"background_image_file_id", "base_image_file_id", b"base_image_file_id", "create_time", b"create_time", "destination", b"destination", "error", b"error", "finish_time", b"finish_time", "format", b"format", "id", b"id", "images", b"images", "images_done", b"images_done", "images_failed", b"images_failed", "input", b"input", "lane", b"lane", "last_sequence", b"last_sequence", "lost_workers", b"lost_workers", "max_attempts", b"max_attempts", "model_image_file_id", b"model_image_file_id", "moodboard_snapshot", b"moodboard_snapshot", "not_before", b"not_before", "number_of_variations", b"number_of_variations", "priority", b"priority", "product", b"product", "product_image_file_ids", b"product_image_file_ids", "prompt", b"prompt", "quality", b"quality", "reference_image_file_id", b"reference_image_file_id", "schema_key", b"schema_key", "source_task_id", b"source_task_id", "start_time", b"start_time", "state", b"state", "template_name", b"template_name", "type", b"type", "usage", b"usage", "variant", b"variant", "workspace_session_id", b"workspace_session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

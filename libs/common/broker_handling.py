@@ -1,0 +1,87 @@
+"""Runs a handler for each delivery of a queue: what both brokers do alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import structlog
+
+from libs.common.backoff import Backoff
+from libs.common.broker import Delivery, Handler
+from libs.common.clock import Clock
+from libs.common.ids import Ids
+from libs.common.lifecycle import TaskOwner
+
+log = structlog.get_logger()
+
+
+class HandlerSlots:
+    """At most `limit` handlers at once; what comes above that waits in order.
+
+    A handler may end its delivery and work on. The broker then sends another, which waits here:
+    a consumer whose handlers outlive their acks should be paused while it is full.
+    """
+
+    def __init__(self, queue: str, handler: Handler, *, limit: int, clock: Clock, ids: Ids) -> None:
+        self._queue = queue
+        self._handler = handler
+        self._limit = limit
+        self._clock = clock
+        self._ids = ids
+        self._backoff = Backoff(first_seconds=0.2, max_seconds=5.0)
+        self._waiting: deque[Delivery] = deque()
+        self._running = 0
+        self._failures = 0
+        self._closed = False
+        self._owner = TaskOwner()
+
+    @property
+    def busy(self) -> int:
+        """Deliveries here: with a handler, or waiting for one."""
+        return self._running + len(self._waiting)
+
+    def offer(self, delivery: Delivery) -> None:
+        """Gives the delivery to the handler now, or when one of its slots is free."""
+        if not self._closed:
+            self._waiting.append(delivery)
+            self._fill()
+
+    def forget_waiting(self) -> None:
+        """Drops what no handler has seen yet: its channel is gone, so it will come again."""
+        self._waiting.clear()
+
+    async def close(self) -> None:
+        """Cancels the handlers and waits for them; what they had not ended is not ended here."""
+        self._closed = True
+        self._waiting.clear()
+        await self._owner.close()
+
+    def _fill(self) -> None:
+        while self._waiting and self._running < self._limit and not self._closed:
+            self._running += 1
+            delivery = self._waiting.popleft()
+            self._owner.spawn(self._handle(delivery), name=f"handler.{self._queue}")
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            await self._handler(delivery)
+            self._failures = 0
+        except asyncio.CancelledError:
+            if not self._closed:  # the handler's own doing: the delivery must not stay unended
+                self._owner.spawn(delivery.requeue(), name=f"requeue.{self._queue}")
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises, the consumer lives on
+            self._failures += 1
+            log.warning(
+                "broker.handler_failed",
+                queue=self._queue,
+                failures=self._failures,
+                exc_info=error,
+            )
+            # The slot is held meanwhile, so a handler that always fails cannot spin.
+            await self._clock.sleep(self._backoff.wait(self._failures, self._ids))
+            await delivery.requeue()
+        finally:
+            self._running -= 1
+            self._fill()

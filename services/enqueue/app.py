@@ -1,0 +1,192 @@
+"""The composition root of enqueue: settings → objects → components. The only place that builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+
+from contentshop.enqueue.v1 import enqueue_pb2_grpc, execution_pb2_grpc
+from libs.common import migrations
+from libs.common.auth import service_tokens
+from libs.common.broker import Broker
+from libs.common.broker_open import open_broker
+from libs.common.clock import Clock, SystemClock
+from libs.common.crash import CrashPoints
+from libs.common.db import Database
+from libs.common.grpc_client import RpcClient, open_channel
+from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
+from libs.common.ids import Ids, SystemIds
+from libs.common.lifecycle import Component, Components, Duty, Owned
+from libs.common.outbox import Relay
+from libs.common.paging import PageTokens
+from services.enqueue import relay, tables
+from services.enqueue.gateways import AssetsGateway, ProtoAnnouncer
+from services.enqueue.servicer import EnqueueServicer, ExecutionServicer
+from services.enqueue.servicer.execution import WorkerCommands
+from services.enqueue.settings import Settings
+from services.enqueue.usecases.deps import Deps, Limits
+from services.enqueue.usecases.enqueueing import EnqueueJob
+from services.enqueue.wakeups import LocalWakeups, PostgresWakeups
+from services.enqueue.watch import WatchHub
+
+SERVICES = ("contentshop.enqueue.v1.EnqueueService", "contentshop.enqueue.v1.ExecutionService")
+
+
+class EnqueueApp(Components):
+    """The enqueue service as one component; `port` once it is started."""
+
+    def __init__(self, components: list[Component], server: GrpcServer, hub: WatchHub) -> None:
+        super().__init__(components)
+        self.server = server
+        self.hub = hub
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+
+class _EmbeddedRecovery:
+    """At the start of an embedded house: leases of the dead run out, doorbells ring again."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    async def start(self) -> None:
+        await relay.recover_embedded(self._deps)
+
+    async def stop(self) -> None:
+        return
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the database to the newest revision."""
+    url = settings.owner_database_url or settings.database_url
+    migrations.migrate(url, Path(__file__).parent / "migrations")
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    ids: Ids | None = None,
+    broker: Broker | None = None,
+) -> EnqueueApp:
+    """The service, ready to start.
+
+    Args:
+        settings: what the environment says.
+        clock: time; the machine's by default.
+        ids: randomness; the machine's by default.
+        broker: a running broker to share (the embedded house); else BROKER_URL is opened.
+    """
+    clock = clock or SystemClock()
+    ids = ids or SystemIds()
+    embedded = broker is not None
+    broker = broker or open_broker(settings.broker_url, name="enqueue", clock=clock, ids=ids)
+    crash = CrashPoints(settings.crash_at)
+    db = Database(
+        settings.database_url,
+        duty_url=settings.duty_database_url,
+        clock=clock,
+        pool_size=settings.pool_size,
+    )
+    if db.on_postgres:
+        duty_url = settings.duty_database_url or settings.database_url
+        wakeups: LocalWakeups = PostgresWakeups(duty_url, origin=ids.token(), ids=ids)
+    else:
+        wakeups = LocalWakeups()
+    outbox_relay = Relay(db, tables.outbox, broker, crash)
+    relaying = Duty("relay", outbox_relay.round, floor_seconds=settings.sweep_seconds, ids=ids)
+    deps = Deps(
+        db=db,
+        announcer=ProtoAnnouncer(),
+        wakeups=wakeups,
+        wake_relay=relaying.wake,
+        limits=_limits(settings),
+        crash=crash,
+    )
+    hub = WatchHub(
+        db,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        sweep_seconds=settings.sweep_seconds,
+        ids=ids,
+    )
+    commands = WorkerCommands()
+    wakeups.listen(hub.heard)
+    wakeups.listen(commands.heard)
+    assets = RpcClient(
+        open_channel(settings.assets_target, settings.client_tls()),
+        service_tokens(
+            secret=settings.service_secret,
+            subject="enqueue",
+            target="assets",
+            scope="backend",
+            clock=clock,
+        ),
+    )
+    enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids)
+    team_door = EnqueueServicer(deps, enqueue, hub, PageTokens(settings.service_secret))
+    worker_door = ExecutionServicer(deps, commands)
+
+    def register(server: grpc.aio.Server) -> None:
+        enqueue_pb2_grpc.add_EnqueueServiceServicer_to_server(team_door, server)
+        execution_pb2_grpc.add_ExecutionServiceServicer_to_server(worker_door, server)
+
+    def send_watchers_away() -> None:
+        hub.send_away()
+        commands.send_away()
+
+    server = GrpcServer(
+        services=SERVICES,
+        register=register,
+        authenticator=settings.authenticator("enqueue", clock),
+        address=settings.listen,
+        tls=settings.server_tls(),
+        limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),
+        reflect=settings.reflection,
+        grace_seconds=settings.grace_seconds,
+        before_stop=send_watchers_away,
+    )
+    components: list[Component] = [
+        db,
+        *([_EmbeddedRecovery(deps)] if embedded and not db.on_postgres else []),
+        *([] if embedded else [Owned(broker)]),
+        Owned(assets),
+        wakeups,
+        relaying,
+        *_duties(deps, settings, clock, ids),
+        hub,
+        enqueue.commits,
+        server,
+        # A job may be enqueued, watched and canceled while the broker is away: the outbox keeps.
+        Readiness(server, {"database": db.ping}),
+    ]
+    return EnqueueApp(components, server, hub)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        lease_seconds=settings.lease_seconds,
+        live_jobs_per_team=settings.live_jobs_per_team,
+        queued_jobs_per_team=settings.queued_jobs_per_team,
+        max_attempts=settings.max_attempts,
+        max_lost_workers=settings.max_lost_workers,
+        archive_ring_seconds=settings.archive_ring_seconds,
+        archive_rings=settings.archive_rings,
+    )
+
+
+def _duties(deps: Deps, settings: Settings, clock: Clock, ids: Ids) -> list[Duty]:
+    every = min(1.0, settings.sweep_seconds)
+    reaper = relay.Reaper(deps, clock, every)
+    return [
+        Duty("reaper", reaper.round, floor_seconds=every, ids=ids),
+        Duty("sweep", lambda: relay.sweep(deps), floor_seconds=settings.sweep_seconds, ids=ids),
+        Duty("readmit", lambda: relay.readmit(deps), floor_seconds=every, ids=ids),
+        Duty(
+            "archives", lambda: relay.archives(deps), floor_seconds=settings.sweep_seconds, ids=ids
+        ),
+        Duty("workers", lambda: relay.forget_workers(deps), floor_seconds=3600.0, ids=ids),
+    ]

@@ -1,0 +1,297 @@
+"""Jobs and their images: states, moves, rules. Standard library only.
+
+States of a job, how it is entered, how it is left, who cleans up:
+
+QUEUED     by EnqueueGeneration/EnqueueEdit, or back from RUNNING (lease lost, given back).
+           Left by a claim, a cancel, or the reaper giving up. `admitted_at` says whether it holds
+           one of its team's places; the sweep rings again for admitted jobs nobody claims.
+RUNNING    by ClaimJob, with a lease and a new fence. Left by FinishJob, ReleaseJob, CancelJob, or
+           the reaper when the lease expires.
+SUCCEEDED  by FinishJob with every image DONE. Final.
+FAILED     by FinishJob with an image FAILED, or by too many attempts or lost workers. Final.
+CANCELED   by CancelJob. Final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from libs.common.errors import FailedPreconditionError
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+class ImageState(StrEnum):
+    """Where one image stands; all but PENDING are final."""
+
+    PENDING = "PENDING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+class ArchiveState(StrEnum):
+    """Where the zip of a job stands."""
+
+    NONE = "NONE"
+    PENDING = "PENDING"
+    READY = "READY"
+    FAILED = "FAILED"
+
+
+class EventKind(StrEnum):
+    """What happened to a job."""
+
+    QUEUED = "QUEUED"
+    ADMITTED = "ADMITTED"
+    STARTED = "STARTED"
+    IMAGE_DONE = "IMAGE_DONE"
+    IMAGE_FAILED = "IMAGE_FAILED"
+    REQUEUED = "REQUEUED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+    ARCHIVE_READY = "ARCHIVE_READY"
+    ARCHIVE_FAILED = "ARCHIVE_FAILED"
+
+
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED})
+
+_MOVES: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELED, JobState.FAILED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, *TERMINAL}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELED: frozenset(),
+}
+
+
+def sources_of(target: JobState) -> tuple[JobState, ...]:
+    """The states a job may come from to get to target; SQL guards the move with them."""
+    return tuple(state for state in JobState if target in _MOVES[state])
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why something failed: a stable word and one sentence for a person."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the provider counted, in tokens."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.output_tokens + other.output_tokens,
+            self.total_tokens + other.total_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MadeImage:
+    """A stored image as a worker reports it: sizes in pixels and bytes."""
+
+    file_id: int
+    content_type: str
+    width: int
+    height: int
+    size_bytes: int
+    sha256: str
+    model: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One slot of a job."""
+
+    index: int
+    state: ImageState
+    attempt: int
+    made: MadeImage | None
+    fault: Fault | None
+    done_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRef:
+    """An image reference of a request: where it stands, what for, and what it says.
+
+    Exactly one of file_id and upload_url is set.
+    """
+
+    field: str
+    role: str
+    file_id: int = 0
+    upload_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """One input of a job: its role (product, model, …) and its file."""
+
+    role: str
+    file_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moodboard:
+    """The moodboard as it stood at enqueue: ids and words only."""
+
+    positive_file_ids: tuple[int, ...] = ()
+    negative_file_ids: tuple[int, ...] = ()
+    style_appendix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The caller's own words, kept and never read."""
+
+    product: str = ""
+    variant: str = ""
+    destination: str = ""
+    workspace_session_id: str = ""
+    template_name: str = ""
+    source_task_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The zip of a job, as the packager reported it."""
+
+    state: ArchiveState = ArchiveState.NONE
+    file_id: int = 0
+    filename: str = ""
+    size_bytes: int = 0
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a job is, from the day it was enqueued; never changes.
+
+    Attributes:
+        inputs: the input images in the order the prompt speaks of them.
+        values: the workflow's validated input.
+        pin_token: names the pins of the inputs at assets.
+    """
+
+    team: str
+    type: str
+    quality: str
+    format: str
+    schema_key: str
+    values: Mapping[str, Any]
+    aspect_ratio: str
+    count: int
+    inputs: tuple[InputImage, ...]
+    moodboard: Moodboard | None
+    prompt: str
+    priority: int
+    labels: Labels
+    pin_token: str
+
+    @property
+    def lane(self) -> str:
+        """The queue its doorbells go to."""
+        return f"{self.type}.{self.quality}"
+
+    def file_ids(self, role: str) -> tuple[int, ...]:
+        """The inputs of one role, in order."""
+        return tuple(i.file_id for i in self.inputs if i.role == role)
+
+    def file_id(self, role: str) -> int:
+        """The one input of a role, or 0."""
+        return next(iter(self.file_ids(role)), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it stands."""
+
+    id: int
+    spec: JobSpec
+    state: JobState
+    fence: int
+    worker: str
+    attempts: int
+    max_attempts: int
+    lost_workers: int
+    dispatch_no: int
+    last_sequence: int
+    images_done: int
+    images_failed: int
+    fault: Fault | None
+    archive: Archive
+    created_at: datetime
+    admitted_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    not_before: datetime | None
+    images: tuple[Image, ...] = field(default=())
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it has ended."""
+        return self.state in TERMINAL
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen, the zip included: the end of a watch."""
+        return self.terminal and self.archive.state is not ArchiveState.PENDING
+
+    @property
+    def settled(self) -> bool:
+        """Whether no image is PENDING."""
+        return self.images_done + self.images_failed == self.spec.count
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One numbered fact about a job."""
+
+    job_id: int
+    sequence: int
+    kind: EventKind
+    at: datetime
+    image_index: int = 0
+    file_id: int = 0
+    attempt: int = 0
+    fault: Fault | None = None
+
+
+def outcome_of(job: Job) -> JobState:
+    """How a settled job ends: SUCCEEDED with every image, else FAILED.
+
+    Raises:
+        FailedPreconditionError: IMAGES_PENDING, it is not settled.
+    """
+    if not job.settled:
+        raise FailedPreconditionError("images are still pending", reason="IMAGES_PENDING")
+    return JobState.SUCCEEDED if job.images_done == job.spec.count else JobState.FAILED
+
+
+def wants_archive(state: JobState, count: int) -> bool:
+    """Whether a job that ends so gets a zip."""
+    return state is JobState.SUCCEEDED and count > 1

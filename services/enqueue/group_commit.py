@@ -1,0 +1,84 @@
+"""Group commit: what arrives while a transaction runs goes into the next one, together.
+
+Under load one commit carries many enqueues; alone, an enqueue waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from libs.common.errors import ContentshopError, UnavailableError
+from libs.common.lifecycle import TaskOwner
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Runs submitted items in groups, one group at a time.
+
+    Args:
+        run: the items of a group in one transaction → for each its result or its own error. When
+            it raises, nothing of the group was committed, or nothing is known of it.
+        max_group: items in one transaction at most.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | ContentshopError]]],
+        *,
+        max_group: int = 64,
+    ) -> None:
+        self._run = run
+        self._max = max_group
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._owner = TaskOwner()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopped = False
+
+    async def submit(self, item: Item) -> Result:
+        """The item's result once its group is committed; raises the item's or the group's error."""
+        if self._stopped:
+            raise UnavailableError("the server is going away", reason="GOING_AWAY")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._idle.is_set():
+            self._idle.clear()
+            self._owner.spawn(self._drain(), name="group_commit")
+        return await future
+
+    async def start(self) -> None:
+        """Nothing runs until something is submitted."""
+
+    async def stop(self) -> None:
+        """Refuses what comes, and lets what is waiting end."""
+        self._stopped = True
+        await self._idle.wait()
+        await self._owner.close()
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting[: self._max], self._waiting[self._max :]
+                await self._settle(group)
+        finally:
+            self._idle.set()
+
+    async def _settle(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._run([item for item, _ in group])
+        except Exception as error:  # noqa: BLE001 - goes to those who wait
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(group, results, strict=True):
+            if future.done():
+                continue  # its caller went away; the job is there all the same
+            if isinstance(result, ContentshopError):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,147 @@
+"""Domain objects to protobuf."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf import timestamp_pb2
+
+from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
+from services.enqueue.domain import Event, Fault, Image, Job, Usage
+from services.enqueue.watch import Update
+
+
+def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
+    """A Timestamp, or None for a time that is not set."""
+    if at is None:
+        return None
+    stamp = timestamp_pb2.Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def fault_message(fault: Fault | None) -> job_pb2.JobError | None:
+    """A JobError, or None."""
+    return job_pb2.JobError(reason=fault.reason, message=fault.message) if fault else None
+
+
+def usage_message(usage: Usage) -> job_pb2.Usage:
+    """A Usage."""
+    return job_pb2.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+    )
+
+
+def image_message(image: Image) -> job_pb2.Image:
+    """An Image."""
+    message = job_pb2.Image(
+        index=image.index,
+        state=job_pb2.ImageState.Value(f"IMAGE_STATE_{image.state}"),
+        error=fault_message(image.fault),
+        done_time=timestamp(image.done_at),
+        attempt=image.attempt,
+    )
+    made = image.made
+    if made is not None:
+        message.file_id = made.file_id
+        message.content_type = made.content_type
+        message.width = made.width
+        message.height = made.height
+        message.size_bytes = made.size_bytes
+        message.model = made.model
+        message.usage.CopyFrom(usage_message(made.usage))
+    return message
+
+
+def job_message(job: Job) -> job_pb2.Job:
+    """A Job."""
+    spec = job.spec
+    message = job_pb2.Job(
+        id=job.id,
+        type=job_pb2.JobType.Value(f"JOB_TYPE_{spec.type.upper()}"),
+        state=job_pb2.JobState.Value(f"JOB_STATE_{job.state}"),
+        lane=spec.lane,
+        schema_key=spec.schema_key,
+        number_of_variations=spec.count,
+        product_image_file_ids=spec.file_ids("product"),
+        model_image_file_id=spec.file_id("model"),
+        background_image_file_id=spec.file_id("background"),
+        base_image_file_id=spec.file_id("base"),
+        reference_image_file_id=spec.file_id("reference"),
+        prompt=job_pb2.Prompt(original=spec.prompt),
+        quality=job_pb2.Quality.Value(f"QUALITY_{spec.quality.upper()}"),
+        format=job_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{spec.format.upper()}"),
+        product=spec.labels.product,
+        variant=spec.labels.variant,
+        destination=spec.labels.destination,
+        workspace_session_id=spec.labels.workspace_session_id,
+        template_name=spec.labels.template_name,
+        source_task_id=spec.labels.source_task_id,
+        priority=spec.priority,
+        attempts=job.attempts,
+        max_attempts=job.max_attempts,
+        lost_workers=job.lost_workers,
+        error=fault_message(job.fault),
+        images=[image_message(image) for image in job.images],
+        images_done=job.images_done,
+        images_failed=job.images_failed,
+        archive=_archive_message(job),
+        last_sequence=job.last_sequence,
+        usage=usage_message(sum((i.made.usage for i in job.images if i.made), Usage())),
+        create_time=timestamp(job.created_at),
+        admit_time=timestamp(job.admitted_at),
+        start_time=timestamp(job.started_at),
+        finish_time=timestamp(job.finished_at),
+        not_before=timestamp(job.not_before),
+    )
+    message.input.update(dict(spec.values))
+    if spec.moodboard is not None:
+        message.moodboard_snapshot.CopyFrom(
+            job_pb2.MoodboardSnapshot(
+                positive_file_ids=spec.moodboard.positive_file_ids,
+                negative_file_ids=spec.moodboard.negative_file_ids,
+                style_appendix=spec.moodboard.style_appendix,
+            )
+        )
+    return message
+
+
+def _archive_message(job: Job) -> job_pb2.JobArchive:
+    archive = job.archive
+    return job_pb2.JobArchive(
+        state=job_pb2.ArchiveState.Value(f"ARCHIVE_STATE_{archive.state}"),
+        file_id=archive.file_id,
+        filename=archive.filename,
+        size_bytes=archive.size_bytes,
+        error=fault_message(archive.fault),
+    )
+
+
+def event_message(event: Event) -> job_pb2.JobEvent:
+    """A JobEvent."""
+    return job_pb2.JobEvent(
+        sequence=event.sequence,
+        kind=job_pb2.JobEventKind.Value(f"JOB_EVENT_KIND_{event.kind}"),
+        time=timestamp(event.at),
+        image_index=event.image_index,
+        file_id=event.file_id,
+        attempt=event.attempt,
+        error=fault_message(event.fault),
+    )
+
+
+def update_message(update: Update) -> enqueue_pb2.WatchJobResponse:
+    """A message of a watch."""
+    message = enqueue_pb2.WatchJobResponse(sequence=update.sequence, final=update.final)
+    if update.job is None:
+        message.heartbeat.SetInParent()
+        return message
+    if update.event is not None:
+        message.event.CopyFrom(event_message(update.event))
+    else:
+        message.snapshot.skipped_from = update.skipped_from
+        message.snapshot.SetInParent()
+    message.job.CopyFrom(job_message(update.job))
+    return message

@@ -1,0 +1,196 @@
+"""Requests to drafts: every wrong field is named, nothing is looked up."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+from google.protobuf.message import Message
+
+from contentshop.assets.v1 import backend_pb2
+from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
+from libs.common.checks import Violations, checking
+from services.enqueue.domain import DraftRef, JobSpec, Labels
+from services.enqueue.store.keys import RequestKey
+from services.enqueue.usecases.enqueueing import Draft
+from services.enqueue.workflows import WORKFLOWS, Workflow
+
+GENERATION = "image_generation"
+EDIT = "image_edit"
+MAX_PRODUCTS = 4
+MAX_POSITIVE = 6
+MAX_NEGATIVE = 2
+MAX_VARIATIONS = 10
+MAX_PRIORITY = 100
+MAX_LABEL_CHARS = 200
+MAX_STYLE_CHARS = 1000
+MAX_URL_CHARS = 2048
+MAX_INPUT_BYTES = 16 * 1024
+
+QUALITIES = {
+    job_pb2.QUALITY_UNSPECIFIED: "fast",
+    job_pb2.QUALITY_FAST: "fast",
+    job_pb2.QUALITY_HIGH: "high",
+}
+FORMATS = {
+    job_pb2.IMAGE_FORMAT_UNSPECIFIED: "png",
+    job_pb2.IMAGE_FORMAT_PNG: "png",
+    job_pb2.IMAGE_FORMAT_JPEG: "jpeg",
+    job_pb2.IMAGE_FORMAT_WEBP: "webp",
+}
+_LABELS = (
+    "product",
+    "variant",
+    "destination",
+    "workspace_session_id",
+    "template_name",
+    "source_task_id",
+)
+
+
+def request_key(team: str, method: str, request: Any) -> RequestKey:
+    """The caller's key and the hash of the rest of the request, in canonical form."""
+    with checking() as check:
+        check.request_id(request.request_id)
+    body = type(request)()
+    body.CopyFrom(request)
+    body.ClearField("request_id")
+    canonical = _without_unknown(body).SerializeToString(deterministic=True)
+    return RequestKey(team, method, request.request_id, hashlib.sha256(canonical).hexdigest())
+
+
+def _without_unknown(message: Message) -> Message:
+    message.DiscardUnknownFields()
+    return message
+
+
+def generation_draft(team: str, request: enqueue_pb2.EnqueueGenerationRequest) -> Draft:
+    """The draft of a generation; InvalidArgumentError naming every wrong field."""
+    with checking() as check:
+        products = len(request.product_images)
+        refs: list[DraftRef] = []
+        if check.check(
+            1 <= products <= MAX_PRODUCTS, "product_images", f"needs 1 to {MAX_PRODUCTS} images"
+        ):
+            refs += _refs(request.product_images, "product_images", "product", check)
+        refs += _one(request, "model_image", "model", check)
+        refs += _one(request, "background_image", "background", check)
+        style = None
+        if request.HasField("moodboard"):
+            refs += _moodboard_refs(request.moodboard, check)
+            style = request.moodboard.style_appendix
+        spec = _spec(team, request, GENERATION, "apparel.catalog.v1", check)
+    assert spec is not None  # violations would have been raised
+    return Draft(spec, tuple(refs), style)
+
+
+def edit_draft(team: str, request: enqueue_pb2.EnqueueEditRequest) -> Draft:
+    """The draft of an edit; InvalidArgumentError naming every wrong field."""
+    with checking() as check:
+        if not request.HasField("base_image"):
+            check.add("base_image", "is needed")
+        refs = _one(request, "base_image", "base", check)
+        refs += _one(request, "reference_image", "reference", check)
+        spec = _spec(team, request, EDIT, "image.edit.v1", check)
+    assert spec is not None  # violations would have been raised
+    return Draft(spec, tuple(refs))
+
+
+def _spec(
+    team: str, request: Any, job_type: str, default_schema: str, check: Violations
+) -> JobSpec | None:
+    schema_key = request.schema_key or default_schema
+    workflow = WORKFLOWS.get(schema_key)
+    values: dict[str, Any] = {}
+    if workflow is None or workflow.job_type != job_type:
+        known = sorted(w.schema_key for w in WORKFLOWS.values() if w.job_type == job_type)
+        check.add("schema_key", f"is unknown; known: {', '.join(known)}", "UNKNOWN_WORKFLOW")
+    else:
+        values = _values(request.input, workflow, check)
+    check.one_of(request.quality, QUALITIES, "quality")
+    check.one_of(request.format, FORMATS, "format")
+    check.within(request.priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
+    count = 1
+    if request.HasField("number_of_variations"):
+        count = request.number_of_variations
+        check.within(count, 1, MAX_VARIATIONS, "number_of_variations")
+    for name in _LABELS:
+        check.text(getattr(request.labels, name), MAX_LABEL_CHARS, f"labels.{name}")
+    if check.found:
+        return None
+    return JobSpec(
+        team=team,
+        type=job_type,
+        quality=QUALITIES[request.quality],
+        format=FORMATS[request.format],
+        schema_key=schema_key,
+        values=values,
+        aspect_ratio=values.get("aspect_ratio", ""),
+        count=count,
+        inputs=(),
+        moodboard=None,
+        prompt="",
+        priority=request.priority,
+        labels=Labels(**{name: getattr(request.labels, name) for name in _LABELS}),
+        pin_token="",
+    )
+
+
+def _values(struct: struct_pb2.Struct, workflow: Workflow, check: Violations) -> dict[str, Any]:
+    if struct.ByteSize() > MAX_INPUT_BYTES:
+        check.add("input", f"must be at most {MAX_INPUT_BYTES} bytes")
+        return {}
+    if not _finite(struct):
+        check.add("input", "must not contain NaN or infinity")
+        return {}
+    return workflow.parse(json_format.MessageToDict(struct), check)
+
+
+def _finite(struct: struct_pb2.Struct) -> bool:
+    """NaN and infinity are no JSON, and would fail the conversion."""
+    return all(
+        math.isfinite(value.number_value)
+        for value in struct.fields.values()
+        if value.WhichOneof("kind") == "number_value"
+    )
+
+
+def _moodboard_refs(moodboard: enqueue_pb2.MoodboardInput, check: Violations) -> list[DraftRef]:
+    refs: list[DraftRef] = []
+    for name, role, most in (
+        ("positive_images", "moodboard", MAX_POSITIVE),
+        ("negative_images", "avoid", MAX_NEGATIVE),
+    ):
+        images = getattr(moodboard, name)
+        if check.check(len(images) <= most, f"moodboard.{name}", f"takes at most {most} images"):
+            refs += _refs(images, f"moodboard.{name}", role, check)
+    check.text(moodboard.style_appendix, MAX_STYLE_CHARS, "moodboard.style_appendix")
+    return refs
+
+
+def _refs(
+    images: Sequence[backend_pb2.ImageRef], path: str, role: str, check: Violations
+) -> list[DraftRef]:
+    return [_ref(image, f"{path}[{n}]", role, check) for n, image in enumerate(images)]
+
+
+def _one(request: Any, name: str, role: str, check: Violations) -> list[DraftRef]:
+    if not request.HasField(name):
+        return []
+    return [_ref(getattr(request, name), name, role, check)]
+
+
+def _ref(image: backend_pb2.ImageRef, path: str, role: str, check: Violations) -> DraftRef:
+    kind = image.WhichOneof("ref")
+    if kind == "file_id":
+        check.id(image.file_id, f"{path}.file_id")
+    elif kind == "upload_url":
+        ok = 0 < len(image.upload_url) <= MAX_URL_CHARS
+        if not ok:
+            check.add(f"{path}.upload_url", "is not an upload URL", "IMAGE_NOT_AN_UPLOAD")
+    else:
+        check.add(path, "needs file_id or upload_url", "IMAGE_REFERENCE_EMPTY")
+    return DraftRef(f"{path}.{kind}" if kind else path, role, image.file_id, image.upload_url)

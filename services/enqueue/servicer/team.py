@@ -1,0 +1,175 @@
+"""EnqueueService: the door for teams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf import timestamp_pb2
+
+from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc, job_pb2
+from libs.common.auth import current_caller
+from libs.common.checks import Violations, checking
+from libs.common.paging import PageTokens, page_size
+from services.enqueue.domain import JobState
+from services.enqueue.servicer.convert import event_message, job_message, update_message
+from services.enqueue.servicer.drafts import (
+    MAX_LABEL_CHARS,
+    edit_draft,
+    generation_draft,
+    request_key,
+)
+from services.enqueue.store.jobs import JobFilter
+from services.enqueue.usecases import reading
+from services.enqueue.usecases.deps import Deps
+from services.enqueue.usecases.enqueueing import EnqueueJob
+from services.enqueue.watch import Update, WatchHub
+
+DEFAULT_PAGE = 50
+MAX_PAGE = 200
+DEFAULT_EVENTS = 100
+MAX_EVENTS = 1000
+
+_STATES = {value: name.removeprefix("JOB_STATE_") for name, value in job_pb2.JobState.items()}
+_TYPES = {
+    job_pb2.JOB_TYPE_UNSPECIFIED: "",
+    job_pb2.JOB_TYPE_IMAGE_GENERATION: "image_generation",
+    job_pb2.JOB_TYPE_IMAGE_EDIT: "image_edit",
+}
+
+
+class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
+    """Requests of teams; the team is the token's."""
+
+    def __init__(self, deps: Deps, enqueue: EnqueueJob, hub: WatchHub, tokens: PageTokens) -> None:
+        self._deps = deps
+        self._enqueue = enqueue
+        self._hub = hub
+        self._tokens = tokens
+        self._last_update: Update | None = None
+        self._last_message = enqueue_pb2.WatchJobResponse()
+
+    async def EnqueueGeneration(
+        self, request: enqueue_pb2.EnqueueGenerationRequest, context: Any
+    ) -> enqueue_pb2.EnqueueGenerationResponse:
+        """Enqueues one generation."""
+        team = current_caller().team
+        key = request_key(team, "EnqueueGeneration", request)
+        job = await self._enqueue(key, lambda: generation_draft(team, request))
+        return enqueue_pb2.EnqueueGenerationResponse(job=job_message(job))
+
+    async def EnqueueEdit(
+        self, request: enqueue_pb2.EnqueueEditRequest, context: Any
+    ) -> enqueue_pb2.EnqueueEditResponse:
+        """Enqueues one edit."""
+        team = current_caller().team
+        key = request_key(team, "EnqueueEdit", request)
+        job = await self._enqueue(key, lambda: edit_draft(team, request))
+        return enqueue_pb2.EnqueueEditResponse(job=job_message(job))
+
+    async def GetJob(
+        self, request: enqueue_pb2.GetJobRequest, context: Any
+    ) -> enqueue_pb2.GetJobResponse:
+        """One job as it stands."""
+        _check_job_id(request.job_id)
+        job = await reading.get_job(self._deps, current_caller().team, request.job_id)
+        return enqueue_pb2.GetJobResponse(job=job_message(job))
+
+    async def ListJobs(
+        self, request: enqueue_pb2.ListJobsRequest, context: Any
+    ) -> enqueue_pb2.ListJobsResponse:
+        """A page of jobs, newest first."""
+        team = current_caller().team
+        with checking() as check:
+            which = _filter(request, check)
+        limit = page_size(request.page_size, default=DEFAULT_PAGE, most=MAX_PAGE)
+        scope = ("ListJobs", team, which)
+        before = self._tokens.open(request.page_token, *scope)
+        jobs = await reading.list_jobs(self._deps, team, which, before_id=before, limit=limit + 1)
+        token = self._tokens.seal(jobs[limit - 1].id, *scope) if len(jobs) > limit else ""
+        return enqueue_pb2.ListJobsResponse(
+            jobs=[job_message(job) for job in jobs[:limit]], next_page_token=token
+        )
+
+    async def CancelJob(
+        self, request: enqueue_pb2.CancelJobRequest, context: Any
+    ) -> enqueue_pb2.CancelJobResponse:
+        """Cancels a job."""
+        _check_job_id(request.job_id)
+        job = await reading.cancel_job(self._deps, current_caller().team, request.job_id)
+        return enqueue_pb2.CancelJobResponse(job=job_message(job))
+
+    async def WatchJob(
+        self, request: enqueue_pb2.WatchJobRequest, context: Any
+    ) -> AsyncIterator[enqueue_pb2.WatchJobResponse]:
+        """Streams a job's updates until the final one."""
+        with checking() as check:
+            check.id(request.job_id, "job_id")
+            check.check(request.after_sequence >= 0, "after_sequence", "must not be negative")
+        team = current_caller().team
+        async for update in self._hub.watch(team, request.job_id, request.after_sequence):
+            yield self._message(update)
+
+    def _message(self, update: Update) -> enqueue_pb2.WatchJobResponse:
+        """The update's message, made once for all who watch the job here."""
+        if self._last_update is not update:
+            self._last_message = update_message(update)
+            self._last_update = update
+        return self._last_message
+
+    async def ListJobEvents(
+        self, request: enqueue_pb2.ListJobEventsRequest, context: Any
+    ) -> enqueue_pb2.ListJobEventsResponse:
+        """A page of a job's events."""
+        with checking() as check:
+            check.id(request.job_id, "job_id")
+            check.check(request.after_sequence >= 0, "after_sequence", "must not be negative")
+        limit = page_size(request.page_size, default=DEFAULT_EVENTS, most=MAX_EVENTS)
+        events, more = await reading.list_events(
+            self._deps,
+            current_caller().team,
+            request.job_id,
+            after=request.after_sequence,
+            limit=limit,
+        )
+        return enqueue_pb2.ListJobEventsResponse(
+            events=[event_message(event) for event in events], more=more
+        )
+
+
+def _check_job_id(job_id: int) -> None:
+    with checking() as check:
+        check.id(job_id, "job_id")
+
+
+def _filter(request: enqueue_pb2.ListJobsRequest, check: Violations) -> JobFilter:
+    check.one_of(request.type, _TYPES, "type")
+    check.text(request.variant, MAX_LABEL_CHARS, "variant")
+    check.check(len(request.states) <= len(_STATES), "states", "has too many values")
+    states = []
+    for position, state in enumerate(request.states[: len(_STATES)]):
+        if check.check(
+            state in _STATES and state != job_pb2.JOB_STATE_UNSPECIFIED,
+            f"states[{position}]",
+            "is not a state this server knows",
+        ):
+            states.append(JobState(_STATES[state]))
+    return JobFilter(
+        states=tuple(states),
+        type=_TYPES.get(request.type, ""),
+        variant=request.variant,
+        created_from=_time(request, "created_from", check),
+        created_before=_time(request, "created_before", check),
+    )
+
+
+def _time(request: enqueue_pb2.ListJobsRequest, field: str, check: Violations) -> datetime | None:
+    if not request.HasField(field):  # type: ignore[arg-type]  # one of two literals
+        return None
+    stamp: timestamp_pb2.Timestamp = getattr(request, field)
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        check.add(field, "is not a time from year 1 to 9999")
+        return None

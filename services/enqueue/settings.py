@@ -1,0 +1,42 @@
+"""Every variable of the enqueue service: meaning, default, unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from libs.common.env import setting
+from libs.common.settings import CommonSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(CommonSettings):
+    """What enqueue is told by its environment."""
+
+    listen: str = setting("ENQUEUE_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50051")
+    database_url: str = setting(
+        "ENQUEUE_DATABASE_URL", "SQLAlchemy URL of the application role", secret=True
+    )
+    duty_database_url: str = setting(
+        "ENQUEUE_DUTY_DATABASE_URL", "URL of the duty role (PostgreSQL)", "", secret=True
+    )
+    owner_database_url: str = setting(
+        "ENQUEUE_OWNER_DATABASE_URL", "URL of the owner, for migrate", "", secret=True
+    )
+    pool_size: int = setting("ENQUEUE_POOL_SIZE", "connections per role", 10, at_least=2)
+    broker_url: str = setting("BROKER_URL", "amqp:// or memory://", "memory://", secret=True)
+    assets_target: str = setting("ASSETS_TARGET", "host:port of assets", "127.0.0.1:50052")
+    lease_seconds: float = setting("LEASE_SECONDS", "life of a lease", 15.0, at_least=1)
+    live_jobs_per_team: int = setting("LIVE_JOBS_PER_TEAM", "places of a team", 3, at_least=1)
+    queued_jobs_per_team: int = setting(
+        "QUEUED_JOBS_PER_TEAM", "waiting jobs of a team at most", 10_000, at_least=1
+    )
+    max_attempts: int = setting("MAX_ATTEMPTS", "attempts of a job", 3, at_least=1)
+    max_lost_workers: int = setting("MAX_LOST_WORKERS", "lost workers per job", 3, at_least=1)
+    sweep_seconds: float = setting("SWEEP_SECONDS", "floor of relay and sweep", 2.0, at_least=0.05)
+    heartbeat_seconds: float = setting(
+        "HEARTBEAT_SECONDS", "silence of a watch before a heartbeat", 15.0, at_least=0.1
+    )
+    archive_ring_seconds: float = setting(
+        "ARCHIVE_RING_SECONDS", "first wait before the packager is asked again", 30.0, at_least=0.1
+    )
+    archive_rings: int = setting("ARCHIVE_RINGS", "asks before a zip is FAILED", 8, at_least=1)

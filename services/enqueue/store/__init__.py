@@ -1,0 +1,1 @@
+"""Every SQL statement of enqueue, by noun. Functions take a Tx, never commit."""

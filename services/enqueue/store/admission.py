@@ -1,0 +1,150 @@
+"""A team's places: at most so many live jobs, counted from rows under the team's lock.
+
+The lock and the count are two statements on purpose: in one statement the count's snapshot would
+be older than the wait for the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from libs.common.db import Tx
+from services.enqueue import tables
+from services.enqueue.domain import Job, JobState
+from services.enqueue.store.rows import job_of
+
+_jobs = tables.jobs
+_teams = tables.teams
+
+_LIVE = sa.and_(
+    _jobs.c.admitted_at.is_not(None), _jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
+)
+_WAITING = sa.and_(_jobs.c.admitted_at.is_(None), _jobs.c.state == JobState.QUEUED)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """A team's places just now, under its lock: how many are free, and whether jobs wait."""
+
+    free: int
+    waiting: bool
+
+
+async def ensure_teams(tx: Tx, teams: Collection[str]) -> None:
+    """Makes the rows that locks are taken on."""
+    now = tx.now()
+    await tx.execute(
+        tx.insert(_teams)
+        .values([{"team": team, "created_at": now} for team in sorted(teams)])
+        .on_conflict_do_nothing()
+    )
+
+
+async def lock_teams(tx: Tx, teams: Collection[str]) -> dict[str, int | None]:
+    """Takes the teams' locks, in one order for everybody; each team's own limit."""
+    rows = await tx.execute(
+        sa.select(_teams.c.team, _teams.c.max_live_jobs)
+        .where(_teams.c.team.in_(teams))
+        .order_by(_teams.c.team)
+        .with_for_update(key_share=True)
+    )
+    return {row.team: row.max_live_jobs for row in rows}
+
+
+async def places(tx: Tx, limits: Mapping[str, int | None], default_limit: int) -> dict[str, Places]:
+    """The places of locked teams (from `lock_teams`)."""
+    live = sa.select(sa.func.count()).where(_LIVE, _jobs.c.team == _teams.c.team).scalar_subquery()
+    waiting = sa.exists().where(_WAITING, _jobs.c.team == _teams.c.team)
+    rows = await tx.execute(
+        sa.select(_teams.c.team, live.label("live"), waiting.label("waiting")).where(
+            _teams.c.team.in_(list(limits))
+        )
+    )
+    found = {}
+    for row in rows:
+        limit = limits[row.team]
+        limit = default_limit if limit is None else limit
+        found[row.team] = Places(max(0, limit - row.live), bool(row.waiting))
+    return found
+
+
+async def admit_waiting(tx: Tx, team: str, free: int, ring_seconds: float) -> list[Job]:
+    """Gives up to `free` places to the team's waiting jobs: priority, then order of arrival.
+
+    The caller holds the team's lock. Each admitted job gets one event number.
+    """
+    if free <= 0:
+        return []
+    due = sa.or_(_jobs.c.not_before.is_(None), _jobs.c.not_before <= tx.now())
+    chosen = (
+        await tx.execute(
+            sa.select(_jobs.c.id)
+            .where(_WAITING, _jobs.c.team == team, due)
+            .order_by(_jobs.c.priority.desc(), _jobs.c.id)
+            .limit(free)
+        )
+    ).scalars()
+    rows = await tx.execute(
+        sa.update(_jobs)
+        .where(_jobs.c.id.in_(chosen.all()), _WAITING)
+        .values(
+            admitted_at=tx.now(),
+            dispatch_no=_jobs.c.dispatch_no + 1,
+            last_sequence=_jobs.c.last_sequence + 1,
+            not_before=None,
+            rings=0,
+            ring_at=tx.after(ring_seconds),
+        )
+        .returning(_jobs)
+    )
+    return sorted((job_of(row) for row in rows), key=lambda job: job.id)
+
+
+async def waiting_count(tx: Tx, team: str, limit: int) -> int:
+    """How many jobs of a team wait; counts no further than limit."""
+    some = sa.select(_jobs.c.id).where(_WAITING, _jobs.c.team == team).limit(limit).subquery()
+    count: int = await tx.scalar(sa.select(sa.func.count()).select_from(some))
+    return count
+
+
+async def teams_with_due_jobs(tx: Tx, limit: int) -> list[str]:
+    """Teams with a job whose back-off is over."""
+    rows = await tx.execute(
+        sa.select(_jobs.c.team)
+        .where(_jobs.c.admitted_at.is_(None), _jobs.c.not_before <= tx.now())
+        .where(_jobs.c.state == JobState.QUEUED)
+        .distinct()
+        .limit(limit)
+    )
+    return list(rows.scalars())
+
+
+async def to_ring(tx: Tx, limit: int) -> list[Job]:
+    """Admitted jobs whose doorbell was not answered in time."""
+    rows = await tx.execute(
+        sa.select(_jobs)
+        .where(_jobs.c.ring_at <= tx.now(), _LIVE, _jobs.c.state == JobState.QUEUED)
+        .order_by(_jobs.c.ring_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [job_of(row) for row in rows]
+
+
+async def rings_of(tx: Tx, job_ids: Sequence[int]) -> dict[int, int]:
+    """How often each was rung again."""
+    rows = await tx.execute(sa.select(_jobs.c.id, _jobs.c.rings).where(_jobs.c.id.in_(job_ids)))
+    return {row.id: row.rings for row in rows}
+
+
+async def rung(tx: Tx, pauses: Mapping[float, Collection[int]]) -> None:
+    """Notes that jobs were rung again, and when to do it next: seconds → job ids."""
+    for seconds, job_ids in pauses.items():
+        await tx.execute(
+            sa.update(_jobs)
+            .where(_jobs.c.id.in_(job_ids))
+            .values(rings=_jobs.c.rings + 1, ring_at=tx.after(seconds))
+        )

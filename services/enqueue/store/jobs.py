@@ -1,0 +1,372 @@
+"""Jobs: write, read, move. Every move of state is guarded in its WHERE."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from libs.common.db import Tx
+from services.enqueue import tables
+from services.enqueue.domain import (
+    ArchiveState,
+    Fault,
+    Image,
+    ImageState,
+    Job,
+    JobSpec,
+    JobState,
+    sources_of,
+)
+from services.enqueue.store.rows import image_of, job_of
+
+_jobs = tables.jobs
+_images = tables.images
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which of a team's jobs; empty fields mean all."""
+
+    states: tuple[JobState, ...] = ()
+    type: str = ""
+    variant: str = ""
+    created_from: datetime | None = None
+    created_before: datetime | None = None
+
+
+async def add(
+    tx: Tx, specs: Sequence[JobSpec], *, admitted: Collection[str], max_attempts: int, ring: float
+) -> list[int]:
+    """Stores new jobs with their slots; their ids, in order.
+
+    Args:
+        tx: the transaction, which holds the teams' locks.
+        specs: the jobs, pin tokens distinct.
+        admitted: pin tokens of those that get a place at once.
+        max_attempts: attempts each may use.
+        ring: seconds until an unanswered doorbell is rung again.
+    """
+    now = tx.now()
+    rows = [
+        _new_row(spec, now, max_attempts, tx.after(ring) if spec.pin_token in admitted else None)
+        for spec in specs
+    ]
+    inserted = await tx.execute(
+        sa.insert(_jobs).values(rows).returning(_jobs.c.id, _jobs.c.pin_token)
+    )
+    ids = {row.pin_token: int(row.id) for row in inserted}
+    slots = [
+        {
+            "job_id": ids[spec.pin_token],
+            "image_index": index,
+            "team": spec.team,
+            "state": ImageState.PENDING,
+            "attempt": 0,
+        }
+        for spec in specs
+        for index in range(1, spec.count + 1)
+    ]
+    await tx.execute(sa.insert(_images).values(slots))
+    return [ids[spec.pin_token] for spec in specs]
+
+
+def _new_row(spec: JobSpec, now: Any, max_attempts: int, ring_at: Any) -> dict[str, Any]:
+    admitted = ring_at is not None
+    board = spec.moodboard
+    return {
+        "team": spec.team,
+        "type": spec.type,
+        "lane": spec.lane,
+        "quality": spec.quality,
+        "format": spec.format,
+        "schema_key": spec.schema_key,
+        "input": dict(spec.values),
+        "aspect_ratio": spec.aspect_ratio,
+        "number_of_variations": spec.count,
+        "inputs": [[i.role, i.file_id] for i in spec.inputs],
+        "moodboard_snapshot": {
+            "positive_file_ids": list(board.positive_file_ids),
+            "negative_file_ids": list(board.negative_file_ids),
+            "style_appendix": board.style_appendix,
+        }
+        if board
+        else None,
+        "prompt_original": spec.prompt,
+        "priority": spec.priority,
+        "product": spec.labels.product,
+        "variant": spec.labels.variant,
+        "destination": spec.labels.destination,
+        "workspace_session_id": spec.labels.workspace_session_id,
+        "template_name": spec.labels.template_name,
+        "source_task_id": spec.labels.source_task_id,
+        "pin_token": spec.pin_token,
+        "created_at": now,
+        "state": JobState.QUEUED,
+        "last_sequence": 2 if admitted else 1,
+        "images_done": 0,
+        "images_failed": 0,
+        "attempts": 0,
+        "max_attempts": max_attempts,
+        "lost_workers": 0,
+        "admitted_at": now if admitted else None,
+        "dispatch_no": 1 if admitted else 0,
+        "rings": 0,
+        "ring_at": ring_at,
+        "fence": 0,
+        "archive_state": ArchiveState.NONE,
+        "archive_rings": 0,
+    }
+
+
+async def find(tx: Tx, job_id: int, team: str | None = None) -> Job | None:
+    """One job with its images; of that team only when one is given."""
+    found = await find_many(tx, [job_id], team)
+    return found[0] if found else None
+
+
+async def find_many(tx: Tx, job_ids: Collection[int], team: str | None = None) -> list[Job]:
+    """Jobs with their images, newest first, in two queries."""
+    statement = sa.select(_jobs).where(_jobs.c.id.in_(job_ids)).order_by(_jobs.c.id.desc())
+    if team is not None:
+        statement = statement.where(_jobs.c.team == team)
+    rows = (await tx.execute(statement)).all()
+    images = await images_of(tx, [row.id for row in rows])
+    return [job_of(row, images.get(row.id, ())) for row in rows]
+
+
+async def images_of(tx: Tx, job_ids: Collection[int]) -> dict[int, tuple[Image, ...]]:
+    """The slots of jobs, by index."""
+    rows = await tx.execute(
+        sa.select(_images)
+        .where(_images.c.job_id.in_(job_ids))
+        .order_by(_images.c.job_id, _images.c.image_index)
+    )
+    found: dict[int, list[Image]] = {}
+    for row in rows:
+        found.setdefault(row.job_id, []).append(image_of(row))
+    return {job_id: tuple(images) for job_id, images in found.items()}
+
+
+async def page(
+    tx: Tx, team: str, which: JobFilter, *, before_id: int | None, limit: int
+) -> list[Job]:
+    """A team's jobs with id below before_id, newest first."""
+    statement = sa.select(_jobs.c.id).where(_jobs.c.team == team)
+    if before_id is not None:
+        statement = statement.where(_jobs.c.id < before_id)
+    if which.states:
+        statement = statement.where(_jobs.c.state.in_(which.states))
+    if which.type:
+        statement = statement.where(_jobs.c.type == which.type)
+    if which.variant:
+        statement = statement.where(_jobs.c.variant == which.variant)
+    if which.created_from is not None:
+        statement = statement.where(_jobs.c.created_at >= which.created_from)
+    if which.created_before is not None:
+        statement = statement.where(_jobs.c.created_at < which.created_before)
+    ids = (await tx.execute(statement.order_by(_jobs.c.id.desc()).limit(limit))).scalars().all()
+    return await find_many(tx, ids, team)
+
+
+async def lock(tx: Tx, job_id: int) -> Job | None:
+    """One job without its images, its row locked until the transaction ends."""
+    row = (
+        await tx.execute(
+            sa.select(_jobs).where(_jobs.c.id == job_id).with_for_update(key_share=True)
+        )
+    ).one_or_none()
+    return job_of(row) if row else None
+
+
+async def team_of(tx: Tx, job_id: int) -> str | None:
+    """Whose job it is; for taking the team's lock before the job's."""
+    team: str | None = await tx.scalar(sa.select(_jobs.c.team).where(_jobs.c.id == job_id))
+    return team
+
+
+async def claim(
+    tx: Tx, job_id: int, *, claim_id: str, worker: str, lease_seconds: float
+) -> Job | None:
+    """QUEUED → RUNNING for an admitted job: a new fence, a lease, one more attempt and event."""
+    row = (
+        await tx.execute(
+            sa.update(_jobs)
+            .where(
+                _jobs.c.id == job_id,
+                _jobs.c.state == JobState.QUEUED,
+                _jobs.c.admitted_at.is_not(None),
+            )
+            .values(
+                state=JobState.RUNNING,
+                fence=_jobs.c.fence + 1,
+                attempts=_jobs.c.attempts + 1,
+                last_sequence=_jobs.c.last_sequence + 1,
+                claim_id=claim_id,
+                worker=worker,
+                lease_expires_at=tx.after(lease_seconds),
+                started_at=sa.func.coalesce(_jobs.c.started_at, tx.now()),
+                ring_at=None,
+                rings=0,
+            )
+            .returning(_jobs)
+        )
+    ).one_or_none()
+    return job_of(row) if row else None
+
+
+async def claimed_by(tx: Tx, job_id: int, claim_id: str) -> Job | None:
+    """The running job of a claim made before, for a claim whose answer was lost."""
+    row = (
+        await tx.execute(
+            sa.select(_jobs).where(
+                _jobs.c.id == job_id,
+                _jobs.c.claim_id == claim_id,
+                _jobs.c.state == JobState.RUNNING,
+            )
+        )
+    ).one_or_none()
+    return job_of(row) if row else None
+
+
+async def count_image(tx: Tx, job_id: int, *, done: int = 0, failed: int = 0) -> Job:
+    """Counts a settled image and one event; the caller holds the job's lock."""
+    row = (
+        await tx.execute(
+            sa.update(_jobs)
+            .where(_jobs.c.id == job_id)
+            .values(
+                images_done=_jobs.c.images_done + done,
+                images_failed=_jobs.c.images_failed + failed,
+                last_sequence=_jobs.c.last_sequence + 1,
+            )
+            .returning(_jobs)
+        )
+    ).one()
+    return job_of(row)
+
+
+async def end(
+    tx: Tx, job_id: int, state: JobState, fault: Fault | None, *, archive_ring: float | None
+) -> Job | None:
+    """Moves a job to a final state and counts one event; None when it may not move there."""
+    wants_zip = archive_ring is not None
+    row = (
+        await tx.execute(
+            sa.update(_jobs)
+            .where(_jobs.c.id == job_id, _jobs.c.state.in_(sources_of(state)))
+            .values(
+                state=state,
+                last_sequence=_jobs.c.last_sequence + 1,
+                finished_at=tx.now(),
+                lease_expires_at=None,
+                ring_at=None,
+                not_before=None,
+                error_reason=fault.reason if fault else None,
+                error_message=fault.message if fault else None,
+                archive_state=ArchiveState.PENDING if wants_zip else ArchiveState.NONE,
+                archive_ring_at=tx.after(archive_ring) if archive_ring is not None else None,
+            )
+            .returning(_jobs)
+        )
+    ).one_or_none()
+    return job_of(row) if row else None
+
+
+async def requeue(
+    tx: Tx,
+    job_id: int,
+    *,
+    wait_seconds: float | None,
+    ring_seconds: float,
+    attempts: int = 0,
+    lost: int = 0,
+) -> Job:
+    """RUNNING → QUEUED and one event; the caller holds the job's lock.
+
+    Args:
+        tx: the transaction.
+        job_id: the job.
+        wait_seconds: None keeps the team's place and rings at once; else the place is given up
+            and the job waits so long.
+        ring_seconds: when to ring again, where the place is kept.
+        attempts: added to the attempts (-1 gives one back).
+        lost: added to the lost workers.
+    """
+    keeps_place = wait_seconds is None
+    values: dict[str, Any] = {
+        "state": JobState.QUEUED,
+        "last_sequence": _jobs.c.last_sequence + 1,
+        "attempts": _jobs.c.attempts + attempts,
+        "lost_workers": _jobs.c.lost_workers + lost,
+        "claim_id": None,
+        "worker": None,
+        "lease_expires_at": None,
+        "rings": 0,
+    }
+    if wait_seconds is None:
+        values |= {"dispatch_no": _jobs.c.dispatch_no + 1, "ring_at": tx.after(ring_seconds)}
+    else:
+        values |= {"admitted_at": None, "ring_at": None, "not_before": tx.after(wait_seconds)}
+    row = (
+        await tx.execute(
+            sa.update(_jobs)
+            .where(_jobs.c.id == job_id, _jobs.c.state == JobState.RUNNING)
+            .values(values)
+            .returning(_jobs)
+        )
+    ).one()
+    assert keeps_place == (row.admitted_at is not None)
+    return job_of(row)
+
+
+async def settle_image(tx: Tx, job_id: int, index: int, values: dict[str, Any]) -> bool:
+    """Settles a PENDING slot with these columns; False when it is settled or missing."""
+    changed = await tx.execute(
+        sa.update(_images)
+        .where(
+            _images.c.job_id == job_id,
+            _images.c.image_index == index,
+            _images.c.state == ImageState.PENDING,
+        )
+        .values(values)
+    )
+    return changed.rowcount == 1
+
+
+async def find_image(tx: Tx, job_id: int, index: int) -> Image | None:
+    """One slot."""
+    row = (
+        await tx.execute(
+            sa.select(_images).where(_images.c.job_id == job_id, _images.c.image_index == index)
+        )
+    ).one_or_none()
+    return image_of(row) if row else None
+
+
+async def cancel_pending_images(tx: Tx, job_id: int) -> None:
+    """PENDING slots of a canceled job → CANCELED."""
+    await tx.execute(
+        sa.update(_images)
+        .where(_images.c.job_id == job_id, _images.c.state == ImageState.PENDING)
+        .values(state=ImageState.CANCELED)
+    )
+
+
+async def fail_pending_images(tx: Tx, job_id: int, fault: Fault) -> int:
+    """PENDING slots of a job given up → FAILED; how many."""
+    changed = await tx.execute(
+        sa.update(_images)
+        .where(_images.c.job_id == job_id, _images.c.state == ImageState.PENDING)
+        .values(state=ImageState.FAILED, error_reason=fault.reason, error_message=fault.message)
+    )
+    if changed.rowcount:
+        await tx.execute(
+            sa.update(_jobs)
+            .where(_jobs.c.id == job_id)
+            .values(images_failed=_jobs.c.images_failed + changed.rowcount)
+        )
+    return changed.rowcount

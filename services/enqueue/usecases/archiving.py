@@ -1,0 +1,77 @@
+"""The zip's state on its job, as the packager reports it."""
+
+from __future__ import annotations
+
+from libs.common.broker import Message
+from libs.common.errors import InvalidArgumentError, NotFoundError
+from services.enqueue.domain import Archive, ArchiveState, EventKind, Fault, JobState
+from services.enqueue.store import archives, events, jobs
+from services.enqueue.store.events import NewEvent
+from services.enqueue.usecases.deps import Deps, send, wake
+
+
+async def record_archive(deps: Deps, team: str, job_id: int, archive: Archive) -> None:
+    """Records how a zip came out. READY stays READY; repeats change nothing.
+
+    Raises:
+        NotFoundError: no such job of the team.
+        InvalidArgumentError: the job has not ended.
+    """
+    async with deps.db.duty() as tx:
+        job = await jobs.lock(tx, job_id)
+        if job is None or job.spec.team != team:
+            raise NotFoundError("job")
+        if not job.terminal or job.state is JobState.CANCELED:
+            raise InvalidArgumentError("a job in this state has no archive")
+        if job.archive.state is ArchiveState.READY or job.archive == archive:
+            return
+        recorded = await archives.record(tx, job_id, archive)
+        ready = archive.state is ArchiveState.READY
+        await events.add(
+            tx,
+            [
+                NewEvent(
+                    job_id,
+                    team,
+                    recorded.last_sequence,
+                    EventKind.ARCHIVE_READY if ready else EventKind.ARCHIVE_FAILED,
+                    recorded.attempts,
+                    file_id=archive.file_id,
+                    fault=archive.fault,
+                )
+            ],
+        )
+        wake(tx, deps, [job_id])
+
+
+async def ring_for_archives(deps: Deps, limit: int) -> bool:
+    """Asks the packager again for zips that are late, and gives up those asked for too often."""
+    late = Fault("PACKAGER_TIMED_OUT", "the zip was not built in time")
+    async with deps.db.duty() as tx:
+        overdue = await archives.overdue(tx, limit)
+        messages: list[Message] = []
+        for job, rings in overdue:
+            if rings + 1 >= deps.limits.archive_rings:
+                failed = await archives.record(tx, job.id, Archive(ArchiveState.FAILED, fault=late))
+                kind = EventKind.ARCHIVE_FAILED
+                await events.add(
+                    tx,
+                    [
+                        NewEvent(
+                            job.id,
+                            job.spec.team,
+                            failed.last_sequence,
+                            kind,
+                            job.attempts,
+                            fault=late,
+                        )
+                    ],
+                )
+                wake(tx, deps, [job.id])
+                continue
+            whole = await jobs.find(tx, job.id)
+            assert whole is not None  # locked
+            messages.append(deps.announcer.ended(whole))
+            await archives.rung(tx, job.id, deps.limits.archive_ring_seconds * 2 ** (rings + 1))
+        await send(tx, deps, messages)
+    return len(overdue) == limit

@@ -1,0 +1,137 @@
+"""What the use cases share: their limits, and what must happen with every change of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from libs.common import outbox
+from libs.common.broker import Message
+from libs.common.crash import CrashPoints
+from libs.common.db import Database, Tx
+from services.enqueue import tables
+from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
+from services.enqueue.store import admission, events, jobs
+from services.enqueue.store.events import NewEvent
+from services.enqueue.wakeups import Stop, WakeUp, Wakeups
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The figures of a job's life, in seconds and counts; from settings."""
+
+    lease_seconds: float = 15.0
+    live_jobs_per_team: int = 3
+    queued_jobs_per_team: int = 10_000
+    max_attempts: int = 3
+    max_lost_workers: int = 3
+    first_ring_seconds: float = 5.0
+    max_ring_seconds: float = 60.0
+    archive_ring_seconds: float = 30.0
+    archive_rings: int = 8
+
+
+class Announcer(Protocol):
+    """Makes the messages that tell others of jobs."""
+
+    def doorbell(self, job: Job) -> Message:
+        """Rings for an admitted job."""
+        ...
+
+    def enqueued(self, job_id: int, team: str, pin_token: str) -> Message:
+        """The pins of the job's inputs are to last."""
+        ...
+
+    def ended(self, job: Job) -> Message:
+        """The job is over; `job` has its images."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What every use case that changes a job is given."""
+
+    db: Database
+    announcer: Announcer
+    wakeups: Wakeups
+    wake_relay: Callable[[], None]
+    limits: Limits
+    crash: CrashPoints
+
+
+async def send(tx: Tx, deps: Deps, messages: Sequence[Message]) -> None:
+    """Puts messages in the outbox, and wakes the relay once they are committed."""
+    await outbox.add(tx, tables.outbox, messages)
+    if messages:
+        tx.on_commit(deps.wake_relay)
+
+
+def wake(tx: Tx, deps: Deps, job_ids: Sequence[int], stops: Sequence[Stop] = ()) -> None:
+    """Wakes the watchers of jobs, and stops workers, once this is committed."""
+    wake_up = WakeUp(tuple(job_ids), tuple(stops))
+    tx.on_commit(lambda: deps.wakeups.notify(wake_up))
+
+
+async def admit_more(tx: Tx, deps: Deps, team: str, limit: int | None) -> None:
+    """Gives the team's free places to its next jobs; the caller holds the team's lock."""
+    found = (await admission.places(tx, {team: limit}, deps.limits.live_jobs_per_team)).get(team)
+    if found is None or not found.waiting:
+        return
+    admitted = await admission.admit_waiting(tx, team, found.free, deps.limits.first_ring_seconds)
+    await events.add(
+        tx,
+        [
+            NewEvent(job.id, team, job.last_sequence, EventKind.ADMITTED, job.attempts)
+            for job in admitted
+        ],
+    )
+    await send(tx, deps, [deps.announcer.doorbell(job) for job in admitted])
+    wake(tx, deps, [job.id for job in admitted])
+
+
+async def lock_team(tx: Tx, team: str) -> int | None:
+    """Takes one team's lock; its own limit, or None for the default."""
+    return (await admission.lock_teams(tx, [team])).get(team)
+
+
+async def end_job(
+    tx: Tx,
+    deps: Deps,
+    job: Job,
+    state: JobState,
+    fault: Fault | None,
+    *,
+    team_limit: int | None,
+) -> Job | None:
+    """Ends a job: final state, event, job.ended, and the team's next job gets the place.
+
+    The caller holds the team's lock and the job's. None when the job may not move there.
+    """
+    ring = deps.limits.archive_ring_seconds if wants_archive(state, job.spec.count) else None
+    if state is JobState.CANCELED:
+        await jobs.cancel_pending_images(tx, job.id)
+    elif fault is not None:
+        await jobs.fail_pending_images(tx, job.id, fault)
+    ended = await jobs.end(tx, job.id, state, fault, archive_ring=ring)
+    if ended is None:
+        return None
+    await events.add(
+        tx,
+        [
+            NewEvent(
+                job.id,
+                job.spec.team,
+                ended.last_sequence,
+                EventKind(state.value),
+                ended.attempts,
+                fault=fault,
+            )
+        ],
+    )
+    whole = await jobs.find(tx, job.id)
+    assert whole is not None  # its row is locked by this transaction
+    await send(tx, deps, [deps.announcer.ended(whole)])
+    await admit_more(tx, deps, job.spec.team, team_limit)
+    wake(tx, deps, [job.id])
+    return whole

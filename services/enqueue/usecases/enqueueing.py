@@ -1,0 +1,276 @@
+"""EnqueueGeneration and EnqueueEdit: from a checked draft to a durable job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from libs.common.clock import Clock
+from libs.common.db import Tx
+from libs.common.errors import (
+    AlreadyExistsError,
+    ContentshopError,
+    FieldViolation,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
+from libs.common.ids import Ids
+from services.enqueue.domain import DraftRef, EventKind, InputImage, Job, JobSpec, Moodboard
+from services.enqueue.group_commit import GroupCommit
+from services.enqueue.store import admission, events, jobs, keys
+from services.enqueue.store.admission import Places
+from services.enqueue.store.events import NewEvent
+from services.enqueue.store.keys import KeptKey, RequestKey
+from services.enqueue.usecases.deps import Deps, send
+from services.enqueue.workflows import WORKFLOWS
+
+DEPTH_SECONDS = 1.0
+MAX_KNOWN_TEAMS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job whose shape is right and whose references are not resolved yet.
+
+    `spec.inputs`, `spec.prompt`, `spec.moodboard` and `spec.pin_token` are filled in by the use
+    case; `moodboard_style` is the moodboard's words, None where there is no moodboard.
+    """
+
+    spec: JobSpec
+    refs: tuple[DraftRef, ...]
+    moodboard_style: str | None = None
+
+
+class ImageResolver(Protocol):
+    """assets, as far as enqueueing needs it."""
+
+    async def resolve(self, team: str, refs: Sequence[DraftRef], pin_token: str) -> list[int]:
+        """The file ids in order, pinned; InvalidArgumentError naming each bad one at refs[i]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """One job to store, with the caller's key."""
+
+    spec: JobSpec
+    key: RequestKey
+
+
+class EnqueueJob:
+    """Checks, resolves and stores one job; the storing is shared by all that wait (group commit).
+
+    Args:
+        deps: shared means.
+        resolver: assets.
+        clock: for the depth cache.
+        ids: pin tokens.
+    """
+
+    def __init__(self, deps: Deps, resolver: ImageResolver, clock: Clock, ids: Ids) -> None:
+        self._deps = deps
+        self._resolver = resolver
+        self._clock = clock
+        self._ids = ids
+        self._known_teams: set[str] = set()
+        self._depths: dict[str, tuple[float, int]] = {}
+        self.commits: GroupCommit[NewJob, Job] = GroupCommit(self._store)
+
+    async def __call__(self, key: RequestKey, draft: Callable[[], Draft]) -> Job:
+        """The stored job, or the one this request_id made before.
+
+        Args:
+            key: the caller's key; its request_id may be empty.
+            draft: checks the request's shape; called only when the key is new.
+
+        Raises:
+            AlreadyExistsError: IDEMPOTENCY_KEY_REUSED.
+            InvalidArgumentError: a wrong field or reference.
+            ResourceExhaustedError: QUEUE_FULL.
+            UnavailableError: nothing is known of the result; repeat with the same request_id.
+        """
+        if key.request_id and (replayed := await self._replay(key)) is not None:
+            return replayed
+        self._deps.crash.here("E1")
+        drafted = draft()
+        await self._check_depth(key.team)
+        pin_token = self._ids.token()
+        file_ids = await self._resolve(key.team, drafted.refs, pin_token)
+        job = await self.commits.submit(NewJob(_complete(drafted, file_ids, pin_token), key))
+        self._deps.crash.here("E3")
+        return job
+
+    async def _replay(self, key: RequestKey) -> Job | None:
+        async with self._deps.db.read(key.team) as tx:
+            kept = (await keys.find(tx, [key.name])).get(key.name)
+            if kept is None:
+                return None
+            _check_same(key, kept)
+            return await jobs.find(tx, kept.job_id, key.team)
+
+    async def _check_depth(self, team: str) -> None:
+        """Refuses a team with too many waiting jobs; the count may be a second old."""
+        now = self._clock.monotonic()
+        counted_at, depth = self._depths.get(team, (float("-inf"), 0))
+        limit = self._deps.limits.queued_jobs_per_team
+        if now - counted_at > DEPTH_SECONDS:
+            async with self._deps.db.read(team) as tx:
+                depth = await admission.waiting_count(tx, team, limit)
+            if len(self._depths) >= MAX_KNOWN_TEAMS:
+                self._depths.clear()
+            counted_at = now
+        self._depths[team] = (counted_at, depth + 1)
+        if depth >= limit:
+            raise ResourceExhaustedError(
+                f"the team has {limit} waiting jobs, which is its limit",
+                reason="QUEUE_FULL",
+                metadata={"limit": str(limit)},
+                retry_after_seconds=30.0,
+                quota_subject="waiting jobs",
+            )
+
+    async def _resolve(self, team: str, refs: Sequence[DraftRef], pin_token: str) -> list[int]:
+        try:
+            return await self._resolver.resolve(team, refs, pin_token)
+        except InvalidArgumentError as error:
+            raise _at_fields(error, refs) from None
+
+    async def _store(self, group: Sequence[NewJob]) -> Sequence[Job | ContentshopError]:
+        """The group in one transaction: each item's job, or its own error."""
+        teams = {item.spec.team for item in group}
+        async with self._deps.db.transaction(*sorted(teams)) as tx:
+            if not teams <= self._known_teams:
+                await admission.ensure_teams(tx, teams)
+            limits = await admission.lock_teams(tx, teams)
+            kept = await keys.find(tx, {i.key.name for i in group if i.key.request_id})
+            fresh, repeats = _split(group, kept)
+            stored = await self._add(tx, [group[i] for i in fresh], limits) if fresh else []
+            self._deps.crash.here("E2")
+            results: dict[int, Job | ContentshopError] = dict(zip(fresh, stored, strict=True))
+            made = {group[i].key.name: job for i, job in zip(fresh, stored, strict=True)}
+            for position in repeats:
+                results[position] = await _repeated(tx, group[position].key, kept, made, group)
+        if len(self._known_teams) < MAX_KNOWN_TEAMS:
+            self._known_teams |= teams
+        return [results[position] for position in range(len(group))]
+
+    async def _add(
+        self, tx: Tx, items: Sequence[NewJob], limits: Mapping[str, int | None]
+    ) -> list[Job]:
+        """Stores new jobs with slots, events, keys and messages; admits those with a place."""
+        deps = self._deps
+        places = await admission.places(tx, limits, deps.limits.live_jobs_per_team)
+        admitted = _admissible(items, places)
+        specs = [item.spec for item in items]
+        ids = await jobs.add(
+            tx,
+            specs,
+            admitted=admitted,
+            max_attempts=deps.limits.max_attempts,
+            ring=deps.limits.first_ring_seconds,
+        )
+        news = []
+        for job_id, spec in zip(ids, specs, strict=True):
+            news.append(NewEvent(job_id, spec.team, 1, EventKind.QUEUED))
+            if spec.pin_token in admitted:
+                news.append(NewEvent(job_id, spec.team, 2, EventKind.ADMITTED))
+        await events.add(tx, news)
+        await keys.add(
+            tx, [(i.key, n) for i, n in zip(items, ids, strict=True) if i.key.request_id]
+        )
+        found = {job.id: job for job in await jobs.find_many(tx, ids)}
+        stored = [found[job_id] for job_id in ids]
+        announcer = deps.announcer
+        messages = [announcer.enqueued(j.id, j.spec.team, j.spec.pin_token) for j in stored]
+        messages += [announcer.doorbell(j) for j in stored if j.admitted_at is not None]
+        await send(tx, deps, messages)
+        return stored
+
+
+def _complete(draft: Draft, file_ids: Sequence[int], pin_token: str) -> JobSpec:
+    """The spec with its inputs resolved and its prompt built."""
+    inputs = tuple(
+        InputImage(ref.role, file_id) for ref, file_id in zip(draft.refs, file_ids, strict=True)
+    )
+    moodboard = None
+    if draft.moodboard_style is not None:
+        moodboard = Moodboard(
+            tuple(i.file_id for i in inputs if i.role == "moodboard"),
+            tuple(i.file_id for i in inputs if i.role == "avoid"),
+            draft.moodboard_style,
+        )
+    prompt = WORKFLOWS[draft.spec.schema_key].prompt(
+        draft.spec.values, [i.role for i in inputs], draft.moodboard_style or ""
+    )
+    return replace(
+        draft.spec, inputs=inputs, moodboard=moodboard, prompt=prompt, pin_token=pin_token
+    )
+
+
+def _at_fields(error: InvalidArgumentError, refs: Sequence[DraftRef]) -> InvalidArgumentError:
+    """The same error, its violations at the request's own field paths."""
+    fields = {f"refs[{position}]": ref.field for position, ref in enumerate(refs)}
+    violations = [
+        FieldViolation(fields.get(v.field, v.field), v.description, v.reason)
+        for v in error.violations
+    ]
+    reasons = {v.reason for v in violations}
+    reason = reasons.pop() if len(reasons) == 1 else error.reason
+    return InvalidArgumentError(error.message, reason=reason, violations=violations)
+
+
+def _check_same(key: RequestKey, kept: KeptKey) -> None:
+    if key.body_hash != kept.body_hash:
+        raise AlreadyExistsError(
+            "the request_id was used with another body", reason="IDEMPOTENCY_KEY_REUSED"
+        )
+
+
+def _split(
+    group: Sequence[NewJob], kept: Mapping[tuple[str, str, str], KeptKey]
+) -> tuple[list[int], list[int]]:
+    """Positions of new requests and of repeats, repeats within the group included."""
+    fresh, repeats, seen = [], [], set(kept)
+    for position, item in enumerate(group):
+        if item.key.request_id and item.key.name in seen:
+            repeats.append(position)
+            continue
+        seen.add(item.key.name)
+        fresh.append(position)
+    return fresh, repeats
+
+
+def _admissible(items: Sequence[NewJob], places: Mapping[str, Places]) -> set[str]:
+    """Pin tokens of the new jobs that get a place at once: by priority, then arrival.
+
+    None of a team whose earlier jobs wait: they come first, when a place gets free.
+    """
+    free = {team: 0 if place.waiting else place.free for team, place in places.items()}
+    admitted = set()
+    for item in sorted(items, key=lambda item: -item.spec.priority):
+        if free.get(item.spec.team, 0) > 0:
+            free[item.spec.team] -= 1
+            admitted.add(item.spec.pin_token)
+    return admitted
+
+
+async def _repeated(
+    tx: Tx,
+    key: RequestKey,
+    kept: Mapping[tuple[str, str, str], KeptKey],
+    made: Mapping[tuple[str, str, str], Job],
+    group: Sequence[NewJob],
+) -> Job | ContentshopError:
+    """What a repeat is answered: the job its request_id made, before or within the group."""
+    if key.name in kept:
+        known = kept[key.name]
+    else:
+        first = next(item.key for item in group if item.key.name == key.name)
+        known = KeptKey(first.body_hash, made[key.name].id)
+    try:
+        _check_same(key, known)
+    except AlreadyExistsError as error:
+        return error
+    return await jobs.find(tx, known.job_id, key.team) or NotFoundError("job")

@@ -1,0 +1,293 @@
+"""What workers do to jobs. Every write holds the job's lock and checks the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from libs.common.db import Tx
+from libs.common.errors import (
+    FailedPreconditionError,
+    FieldViolation,
+    InvalidArgumentError,
+    LeaseLostError,
+    NotFoundError,
+)
+from libs.common.outcomes import POLICIES, Outcome
+from services.enqueue.domain import (
+    EventKind,
+    Fault,
+    Image,
+    ImageState,
+    Job,
+    JobState,
+    MadeImage,
+    outcome_of,
+)
+from services.enqueue.store import events, jobs, leases
+from services.enqueue.store.events import NewEvent
+from services.enqueue.store.leases import Presence
+from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team, send, wake
+
+# One image given up is the job's own fault; these words open the job's error.
+_SOME_FAILED = "not every image could be made"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A worker's hold on a job: its id and the fence of the claim."""
+
+    job_id: int
+    fence: int
+
+
+async def claim_job(deps: Deps, job_id: int, claim_id: str, worker: str) -> Job:
+    """Takes an admitted job for a worker; the job, RUNNING, with its images.
+
+    Raises:
+        NotFoundError: there is no such job.
+        FailedPreconditionError: JOB_NOT_CLAIMABLE, not admitted, taken, or over.
+    """
+    async with deps.db.duty() as tx:
+        job = await jobs.claim(
+            tx, job_id, claim_id=claim_id, worker=worker, lease_seconds=deps.limits.lease_seconds
+        )
+        if job is None:
+            # The answer to this very claim may have been lost on the way.
+            if await jobs.claimed_by(tx, job_id, claim_id) is None:
+                raise await _not_claimable(tx, job_id)
+        else:
+            await _event(tx, job, EventKind.STARTED)
+            wake(tx, deps, [job_id])
+        whole = await jobs.find(tx, job_id)
+        assert whole is not None  # claimed above
+    deps.crash.here("E8")
+    return whole
+
+
+async def _not_claimable(tx: Tx, job_id: int) -> Exception:
+    if await jobs.team_of(tx, job_id) is None:
+        return NotFoundError("job")
+    return FailedPreconditionError("the job is not to be claimed now", reason="JOB_NOT_CLAIMABLE")
+
+
+async def renew_leases(deps: Deps, worker: Presence, held: Mapping[int, int]) -> list[int]:
+    """Renews a worker's leases (job id → fence) and notes its presence; the ids it has lost."""
+    async with deps.db.duty() as tx:
+        renewed = await leases.renew(tx, held, deps.limits.lease_seconds)
+        await leases.present(tx, worker, len(held))
+    return sorted(set(held) - renewed)
+
+
+async def record_image(deps: Deps, held: Held, index: int, made: MadeImage) -> Image:
+    """Settles a slot as DONE; a settled slot is answered as it is.
+
+    Raises:
+        LeaseLostError: the claim is not the job's any more.
+        InvalidArgumentError: no such slot.
+    """
+    async with deps.db.duty() as tx:
+        job = await _locked(tx, held, index)
+        values: dict[str, Any] = {
+            "state": ImageState.DONE,
+            "attempt": job.attempts,
+            "file_id": made.file_id,
+            "content_type": made.content_type,
+            "width": made.width,
+            "height": made.height,
+            "size_bytes": made.size_bytes,
+            "sha256": made.sha256,
+            "model": made.model,
+            "prompt_tokens": made.usage.prompt_tokens,
+            "output_tokens": made.usage.output_tokens,
+            "total_tokens": made.usage.total_tokens,
+            "done_at": tx.now(),
+        }
+        if await jobs.settle_image(tx, job.id, index, values):
+            counted = await jobs.count_image(tx, job.id, done=1)
+            await _event(tx, counted, EventKind.IMAGE_DONE, index, file_id=made.file_id)
+            wake(tx, deps, [job.id])
+        image = await jobs.find_image(tx, job.id, index)
+    deps.crash.here("E9")
+    assert image is not None  # checked by _locked
+    return image
+
+
+async def record_image_failure(deps: Deps, held: Held, index: int, fault: Fault) -> Image:
+    """Settles a slot as FAILED; a settled slot is answered as it is. Errors as record_image."""
+    async with deps.db.duty() as tx:
+        job = await _locked(tx, held, index)
+        values = {
+            "state": ImageState.FAILED,
+            "attempt": job.attempts,
+            "error_reason": fault.reason,
+            "error_message": fault.message,
+        }
+        if await jobs.settle_image(tx, job.id, index, values):
+            counted = await jobs.count_image(tx, job.id, failed=1)
+            await _event(tx, counted, EventKind.IMAGE_FAILED, index, fault=fault)
+            wake(tx, deps, [job.id])
+        image = await jobs.find_image(tx, job.id, index)
+    assert image is not None  # checked by _locked
+    return image
+
+
+async def finish_job(deps: Deps, held: Held) -> JobState:
+    """Ends a settled job; repeating it after the end answers the same.
+
+    Raises:
+        LeaseLostError: the claim is not the job's any more.
+        FailedPreconditionError: IMAGES_PENDING.
+    """
+    async with deps.db.duty() as tx:
+        team = await _team(tx, held.job_id)
+        team_limit = await lock_team(tx, team)
+        job = await jobs.lock(tx, held.job_id)
+        assert job is not None  # jobs with a team are not deleted while they live
+        # The fence outlives the end, so that a lost answer can be asked for again.
+        if job.fence == held.fence and job.state in (JobState.SUCCEEDED, JobState.FAILED):
+            return job.state
+        _check_held(job, held)
+        state = outcome_of(job)
+        fault = None if state is JobState.SUCCEEDED else await _first_fault(tx, job)
+        ended = await end_job(tx, deps, job, state, fault, team_limit=team_limit)
+        assert ended is not None  # RUNNING, and locked
+    deps.crash.here("E10")
+    return state
+
+
+async def _first_fault(tx: Tx, job: Job) -> Fault:
+    """The job's error: the first failed image's reason, and how many failed."""
+    whole = await jobs.find(tx, job.id)
+    assert whole is not None
+    failed = [image for image in whole.images if image.fault is not None]
+    first = failed[0].fault
+    assert first is not None
+    return Fault(
+        first.reason,
+        f"{_SOME_FAILED}: {len(failed)} of {job.spec.count} failed; the first: {first.message}",
+    )
+
+
+async def release_for_drain(deps: Deps, held: Held) -> JobState:
+    """Gives a job back untouched: no attempt burned, the place kept. LeaseLostError."""
+    async with deps.db.duty() as tx:
+        job = await jobs.lock(tx, held.job_id)
+        _check_held(job, held)
+        await _requeue_in_place(tx, deps, held.job_id, Fault("WORKER_DRAINED", "the worker left"))
+    return JobState.QUEUED
+
+
+async def release_for_backoff(
+    deps: Deps, held: Held, outcome: Outcome, message: str, retry_after_seconds: float
+) -> JobState:
+    """Gives a job back to wait, or fails it when its attempts are used up. LeaseLostError."""
+    fault = Fault(outcome.value, message)
+    burned = POLICIES[outcome].burns_attempt
+    async with deps.db.duty() as tx:
+        team = await _team(tx, held.job_id)
+        team_limit = await lock_team(tx, team)
+        job = await jobs.lock(tx, held.job_id)
+        _check_held(job, held)
+        assert job is not None  # checked
+        if burned and job.attempts >= job.max_attempts:
+            await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit)
+            return JobState.FAILED
+        wait = max(retry_after_seconds, min(60.0, 2.0**job.attempts))
+        back = await jobs.requeue(
+            tx,
+            job.id,
+            wait_seconds=wait,
+            ring_seconds=deps.limits.first_ring_seconds,
+            attempts=0 if burned else -1,
+        )
+        await _event(tx, back, EventKind.REQUEUED, fault=fault)
+        await admit_more(tx, deps, team, team_limit)
+        wake(tx, deps, [job.id])
+    return JobState.QUEUED
+
+
+async def _requeue_in_place(
+    tx: Tx, deps: Deps, job_id: int, fault: Fault, *, lost: int = 0
+) -> None:
+    """Back to the queue, place kept, doorbell rung at once."""
+    back = await jobs.requeue(
+        tx,
+        job_id,
+        wait_seconds=None,
+        ring_seconds=deps.limits.first_ring_seconds,
+        attempts=-1,
+        lost=lost,
+    )
+    await _event(tx, back, EventKind.REQUEUED, fault=fault)
+    await send(tx, deps, [deps.announcer.doorbell(back)])
+    wake(tx, deps, [job_id])
+
+
+async def expire_lease(deps: Deps, lease: leases.ExpiredLease) -> None:
+    """Takes a job from a worker that stopped renewing: back to the queue, or FAILED."""
+    fault = Fault(Outcome.WORKER_LOST.value, "the worker was lost while it made this job")
+    async with deps.db.duty() as tx:
+        team_limit = await lock_team(tx, lease.team)
+        if not await leases.still_expired(tx, lease):
+            return
+        job = await jobs.lock(tx, lease.job_id)
+        assert job is not None  # locked by still_expired
+        if job.lost_workers + 1 >= deps.limits.max_lost_workers:
+            await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit)
+        else:
+            await _requeue_in_place(tx, deps, job.id, fault, lost=1)
+    deps.crash.here("E11")
+
+
+async def get_outputs(deps: Deps, team: str, job_id: int) -> Job:
+    """A job with its images, for the packager; NotFoundError for another team's."""
+    async with deps.db.read_all() as tx:
+        job = await jobs.find(tx, job_id, team)
+    if job is None:
+        raise NotFoundError("job")
+    return job
+
+
+async def _team(tx: Tx, job_id: int) -> str:
+    team = await jobs.team_of(tx, job_id)
+    if team is None:
+        raise LeaseLostError("the job is gone")
+    return team
+
+
+async def _locked(tx: Tx, held: Held, index: int) -> Job:
+    job = await jobs.lock(tx, held.job_id)
+    _check_held(job, held)
+    assert job is not None  # checked
+    if not 1 <= index <= job.spec.count:
+        raise InvalidArgumentError(
+            "the job has no such image",
+            violations=[FieldViolation("index", f"must be from 1 to {job.spec.count}")],
+        )
+    return job
+
+
+def _check_held(job: Job | None, held: Held) -> None:
+    if job is None or job.fence != held.fence or job.state is not JobState.RUNNING:
+        raise LeaseLostError("the lease of this claim is lost")
+
+
+async def _event(
+    tx: Tx,
+    job: Job,
+    kind: EventKind,
+    index: int = 0,
+    *,
+    file_id: int = 0,
+    fault: Fault | None = None,
+) -> None:
+    await events.add(
+        tx,
+        [
+            NewEvent(
+                job.id, job.spec.team, job.last_sequence, kind, job.attempts, index, file_id, fault
+            )
+        ],
+    )

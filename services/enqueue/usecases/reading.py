@@ -1,0 +1,67 @@
+"""Looking at jobs, and canceling them."""
+
+from __future__ import annotations
+
+from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from services.enqueue.domain import Event, Job, JobState
+from services.enqueue.store import events, jobs
+from services.enqueue.store.jobs import JobFilter
+from services.enqueue.usecases.deps import Deps, end_job, lock_team
+from services.enqueue.wakeups import Stop, WakeUp
+
+
+async def get_job(deps: Deps, team: str, job_id: int) -> Job:
+    """A team's job; NotFoundError."""
+    async with deps.db.read(team) as tx:
+        job = await jobs.find(tx, job_id, team)
+    if job is None:
+        raise NotFoundError("job")
+    return job
+
+
+async def list_jobs(
+    deps: Deps, team: str, which: JobFilter, *, before_id: int | None, limit: int
+) -> list[Job]:
+    """A page of a team's jobs, newest first."""
+    async with deps.db.read(team) as tx:
+        return await jobs.page(tx, team, which, before_id=before_id, limit=limit)
+
+
+async def list_events(
+    deps: Deps, team: str, job_id: int, *, after: int, limit: int
+) -> tuple[list[Event], bool]:
+    """A job's events behind a number, and whether there are more; NotFoundError."""
+    async with deps.db.read(team) as tx:
+        job = await jobs.find(tx, job_id, team)
+        if job is None:
+            raise NotFoundError("job")
+        if after > job.last_sequence:
+            raise InvalidArgumentError(
+                "after_sequence is past the last event", reason="CURSOR_PAST_END"
+            )
+        found = await events.after(tx, job_id, after, limit + 1, team=team)
+    return found[:limit], len(found) > limit
+
+
+async def cancel_job(deps: Deps, team: str, job_id: int) -> Job:
+    """Cancels a job: its worker is told at once, its place goes to the team's next.
+
+    Raises:
+        NotFoundError: not this team's.
+        FailedPreconditionError: JOB_TERMINAL, it has succeeded or failed.
+    """
+    async with deps.db.transaction(team) as tx:
+        team_limit = await lock_team(tx, team)
+        job = await jobs.lock(tx, job_id)
+        if job is None or job.spec.team != team:
+            raise NotFoundError("job")
+        if job.state is JobState.CANCELED:
+            return await jobs.find(tx, job_id, team) or job
+        if job.terminal:
+            raise FailedPreconditionError("the job has ended", reason="JOB_TERMINAL")
+        canceled = await end_job(tx, deps, job, JobState.CANCELED, None, team_limit=team_limit)
+        assert canceled is not None  # its row is locked, and its state allows it
+        if job.state is JobState.RUNNING:
+            stop = WakeUp(stops=(Stop(job.worker, job.id, job.fence),))
+            tx.on_commit(lambda: deps.wakeups.notify(stop))
+    return canceled

@@ -1,0 +1,157 @@
+"""A TCP proxy that breaks connections on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+from libs.common.lifecycle import TaskOwner
+
+Direction = Literal["c2s", "s2c"]
+_CHUNK_BYTES = 65_536
+
+
+@dataclass(eq=False)
+class _Pair:
+    """One client's connection and its twin to the server."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    torn: bool = field(default=False)  # bytes were dropped: it can never be right again
+
+    def abort(self) -> None:
+        for writer in (self.client, self.server):
+            writer.transport.abort()
+
+
+class TcpProxy:
+    """Sits between client and server. Faults hold for open and new connections until `heal`.
+
+    A connection that lost bytes is reset by `heal`, since its streams no longer fit together.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._owner = TaskOwner()
+        self._server: asyncio.Server | None = None
+        self._pairs: set[_Pair] = set()
+        self._dropped: set[Direction] = set()
+        self._delay_seconds = 0.0
+        self._cut_after: dict[Direction, int] = {}
+        self.host = "127.0.0.1"
+        self.port = 0
+        self.bytes_seen: dict[Direction, int] = {"c2s": 0, "s2c": 0}
+
+    @property
+    def connections(self) -> int:
+        """How many are open through it."""
+        return len(self._pairs)
+
+    async def start(self) -> None:
+        """Listens on `port`, a free one the first time and the same one after `refuse`."""
+        if self._server is None:
+            self._server = await asyncio.start_server(self._accept, self.host, self.port)
+            self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Stops listening and resets what is open."""
+        await self.refuse()
+        await self._owner.close()
+
+    def drop_c2s(self) -> None:
+        """Loses what clients send; they still hear the server."""
+        self._dropped = {"c2s"}
+
+    def drop_s2c(self) -> None:
+        """Loses what the server sends; it still hears clients."""
+        self._dropped = {"s2c"}
+
+    def blackhole(self) -> None:
+        """Loses everything, and new connections open onto nothing."""
+        self._dropped = {"c2s", "s2c"}
+
+    def delay(self, milliseconds: float) -> None:
+        """Holds each chunk, either way, this long."""
+        self._delay_seconds = milliseconds / 1000
+
+    def cut_after(self, count: int, direction: Direction = "c2s") -> None:
+        """Lets this many more bytes through in a direction, then resets the connection."""
+        self._cut_after[direction] = count
+
+    def reset(self) -> None:
+        """Resets all open connections; new ones pass."""
+        for pair in list(self._pairs):
+            pair.abort()
+
+    async def refuse(self) -> None:
+        """Resets all and refuses new ones until `heal`."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self.reset()
+
+    async def heal(self) -> None:
+        """Everything passes again; torn connections are reset."""
+        self._dropped = set()
+        self._delay_seconds = 0.0
+        self._cut_after.clear()
+        for pair in list(self._pairs):
+            if pair.torn:
+                pair.abort()
+        await self.start()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._owner.spawn(self._serve(reader, writer), name="proxy.connection")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = _Pair(writer, server_writer)
+        self._pairs.add(pair)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(pair, "c2s", reader, server_writer))
+                group.create_task(self._pump(pair, "s2c", server_reader, writer))
+        finally:
+            self._pairs.discard(pair)
+            pair.abort()
+
+    async def _pump(
+        self,
+        pair: _Pair,
+        direction: Direction,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        try:
+            while data := await reader.read(_CHUNK_BYTES):
+                if self._delay_seconds:
+                    await asyncio.sleep(self._delay_seconds)
+                if direction in self._dropped:
+                    pair.torn = True
+                    continue
+                allowed = self._cut_after.get(direction)
+                if allowed is not None:
+                    data = data[:allowed]  # noqa: PLW2901 - the rest is what the cut is about
+                    self._cut_after[direction] = allowed - len(data)
+                self.bytes_seen[direction] += len(data)
+                writer.write(data)
+                await writer.drain()
+                if allowed is not None and self._cut_after.get(direction) == 0:
+                    writer.write_eof()
+                    return
+            if direction not in self._dropped and writer.can_write_eof():
+                writer.write_eof()
+        except OSError:
+            pair.abort()
