@@ -7,11 +7,15 @@ from typing import TypeVar
 
 import pytest
 
+from libs.common import logs
+from tests.support.databases import PostgresTemplates
 from tests.support.postgres import PostgresServer
 from tests.support.process import ServerMissingError
 from tests.support.rabbitmq import RabbitServer
 
 S = TypeVar("S", PostgresServer, RabbitServer)
+logs.configure("tests", level="warning", json=False)
+
 _MISSING = pytest.StashKey[dict[str, str]]()
 
 
@@ -47,3 +51,9 @@ def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
 def rabbit_server(pytestconfig: pytest.Config) -> Iterator[RabbitServer]:
     """One node; take a vhost of your own from it (0.4 s)."""
     yield from started_or_skip(pytestconfig, RabbitServer)
+
+
+@pytest.fixture(scope="session")
+def postgres_templates(postgres_server: PostgresServer) -> PostgresTemplates:
+    """Hands out migrated databases on the session's cluster."""
+    return PostgresTemplates(postgres_server)

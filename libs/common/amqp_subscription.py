@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -191,9 +192,7 @@ class AmqpSubscription:
             queue = await channel.get_queue(self._queue, ensure=False)
             tag = f"{self._queue}.{self._ids.token()[:8]}"
             self._tag = tag
-            await amqp_call(
-                queue.consume(lambda message: self._on_message(channel, message), consumer_tag=tag)
-            )
+            await amqp_call(queue.consume(partial(self._on_message, channel), consumer_tag=tag))
             log.info("amqp.consuming", queue=self._queue, prefetch=self._prefetch)
         elif not wanted and self._tag is not None:
             queue = await channel.get_queue(self._queue, ensure=False)

@@ -64,7 +64,15 @@ Json = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=Tru
 """A JSON column: jsonb on PostgreSQL."""
 
 Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-"""An int64 id: identity on PostgreSQL, AUTOINCREMENT on SQLite (which wants INTEGER)."""
+"""An int64 id: bigint on PostgreSQL; SQLite's AUTOINCREMENT wants INTEGER."""
+
+
+def id_column() -> sa.Column[int]:
+    """A server-made id, never used twice: identity on PostgreSQL, AUTOINCREMENT on SQLite.
+
+    The table says `sqlite_autoincrement=True`. An identity needs no grant on a sequence.
+    """
+    return sa.Column("id", Id, sa.Identity(always=True), primary_key=True, autoincrement=True)
 
 
 class Tx:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from libs.common.broker import Broker, Message
 from libs.common.crash import CrashPoints
-from libs.common.db import Database, Id, Instant, Tx
+from libs.common.db import Database, Instant, Tx, id_column
 from libs.common.errors import UnavailableError
 
 BATCH = 200
@@ -28,7 +28,7 @@ def outbox_table(metadata: sa.MetaData) -> sa.Table:
     return sa.Table(
         "outbox",
         metadata,
-        sa.Column("id", Id, primary_key=True, autoincrement=True),
+        id_column(),
         sa.Column("routing_key", sa.Text, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("created_at", Instant, nullable=False),

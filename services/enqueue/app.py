@@ -36,10 +36,17 @@ SERVICES = ("contentshop.enqueue.v1.EnqueueService", "contentshop.enqueue.v1.Exe
 class EnqueueApp(Components):
     """The enqueue service as one component; `port` once it is started."""
 
-    def __init__(self, components: list[Component], server: GrpcServer, hub: WatchHub) -> None:
+    def __init__(
+        self,
+        components: list[Component],
+        server: GrpcServer,
+        hub: WatchHub,
+        wakeups: LocalWakeups,
+    ) -> None:
         super().__init__(components)
         self.server = server
         self.hub = hub
+        self.wakeups = wakeups
 
     @property
     def port(self) -> int:
@@ -163,7 +170,7 @@ def build(
         # A job may be enqueued, watched and canceled while the broker is away: the outbox keeps.
         Readiness(server, {"database": db.ping}),
     ]
-    return EnqueueApp(components, server, hub)
+    return EnqueueApp(components, server, hub, wakeups)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from libs.common.db import Id, Instant, Json
+from libs.common.db import Instant, Json, id_column
 from libs.common.outbox import outbox_table
 
 metadata = sa.MetaData()
@@ -24,7 +24,7 @@ _WAITING = sa.text("admitted_at IS NULL AND state = 'QUEUED'")
 jobs = sa.Table(
     "jobs",
     metadata,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    id_column(),
     sa.Column("team", sa.Text, nullable=False),
     # What it is; written once.
     sa.Column("type", sa.Text, nullable=False),

@@ -68,6 +68,10 @@ class LocalWakeups:
         """Adds a listener; it is called on the event loop and must not block."""
         self._listeners.append(listener)
 
+    def mute(self) -> None:
+        """Forgets the listeners: every later wake-up is lost (for tests of the floor)."""
+        self._listeners.clear()
+
     def notify(self, wake_up: WakeUp) -> None:
         """Tells the listeners at once."""
         for listener in self._listeners:

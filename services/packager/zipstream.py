@@ -127,7 +127,8 @@ async def stream(
             close = getattr(source, "aclose", None)
             if close is not None:
                 await close()
-        assembly.end()
+        for piece in assembly.end():
+            yield piece
     for piece in assembly.finish():
         yield piece
 
@@ -154,7 +155,7 @@ def stream_sync(
             close = getattr(source, "close", None)
             if close is not None:
                 close()
-        assembly.end()
+        yield from assembly.end()
     yield from assembly.finish()
 
 
@@ -199,7 +200,7 @@ class _Assembly:
             yield self._flush()
         yield chunk
 
-    def end(self) -> None:
+    def end(self) -> Generator[Piece, None, None]:
         entry = self._plan.entries[self._index]
         if self._left:
             raise _length_error(entry)
@@ -209,6 +210,8 @@ class _Assembly:
             self._crc32 = entry.crc32
         self._crcs.append(self._crc32)
         self._pending += self._plan.descriptor(self._index, self._crc32)
+        if len(self._pending) >= COALESCE_BYTES:  # a long row of empty entries feeds nothing
+            yield self._flush()
 
     def finish(self) -> Generator[Piece, None, None]:
         self._pending += self._plan.trailer(self._crcs)

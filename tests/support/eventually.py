@@ -6,12 +6,24 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.25
+
+
+@overload
+async def eventually(
+    check: Callable[[], Awaitable[T]], *, timeout_seconds: float = 10.0, what: str = ""
+) -> T: ...
+
+
+@overload
+async def eventually(
+    check: Callable[[], T], *, timeout_seconds: float = 10.0, what: str = ""
+) -> T: ...
 
 
 async def eventually(

@@ -259,8 +259,8 @@ def _open_amqp(client: socket.socket) -> None:
     _read_frame(client)  # Tune
     client.sendall(frame.marshal(commands.Connection.TuneOk(1, 131_072, 0), 0))
     client.sendall(frame.marshal(commands.Connection.Open("/"), 0))
-    if not isinstance(_read_frame(client), commands.Connection.OpenOk):
-        raise EOFError
+    if type(_read_frame(client)) is not commands.Connection.OpenOk:
+        raise EOFError  # a Close: the vhost is not there yet
     client.sendall(frame.marshal(commands.Connection.Close(200, "probe", 0, 0), 0))
     _read_frame(client)  # CloseOk
 

@@ -111,16 +111,19 @@ class EnqueueJob:
             return await jobs.find(tx, kept.job_id, key.team)
 
     async def _check_depth(self, team: str) -> None:
-        """Refuses a team with too many waiting jobs; the count may be a second old."""
+        """Refuses a team with too many waiting jobs.
+
+        Far from the limit a count may be a second old, what came since added; near it, it is new.
+        """
         now = self._clock.monotonic()
-        counted_at, depth = self._depths.get(team, (float("-inf"), 0))
         limit = self._deps.limits.queued_jobs_per_team
-        if now - counted_at > DEPTH_SECONDS:
+        counted_at, depth = self._depths.get(team, (float("-inf"), 0))
+        if now - counted_at > DEPTH_SECONDS or depth >= limit:
             async with self._deps.db.read(team) as tx:
                 depth = await admission.waiting_count(tx, team, limit)
-            if len(self._depths) >= MAX_KNOWN_TEAMS:
-                self._depths.clear()
             counted_at = now
+        if len(self._depths) >= MAX_KNOWN_TEAMS:
+            self._depths.clear()
         self._depths[team] = (counted_at, depth + 1)
         if depth >= limit:
             raise ResourceExhaustedError(

@@ -228,7 +228,8 @@ def _refined(rgb: Image.Image, backdrop: Image.Image, coarse: Image.Image) -> Im
     hue, lighter_by = _tint(rgb, model)
     certain = ImageChops.lighter(hue.point(_ramp(12, 30)), lighter_by.point(_ramp(6, 20)))
     certain = ImageChops.lighter(certain, difference.point(_ramp(96, 130)))
-    core = coarse.filter(ImageFilter.MinFilter(3)).resize(size, Image.Resampling.BICUBIC)
+    inner = coarse.filter(ImageFilter.MinFilter(3)).filter(ImageFilter.GaussianBlur(1.3))
+    core = inner.resize(size, Image.Resampling.BICUBIC).point(_ramp(70, 170))
     reach = coarse.filter(ImageFilter.MaxFilter(3)).resize(size, Image.Resampling.BICUBIC)
     alpha = ImageChops.lighter(core, ImageChops.darker(reach, ImageChops.lighter(edge, certain)))
     # One pixel in, so that no rim of the old backdrop's colour comes along; then feathered.

@@ -97,7 +97,7 @@ def product_spots(layout: Layout, count: int) -> list[Spot]:
             height=main.height * 0.78, flip=True, distance=1.0,
         )  # fmt: skip
         return [main, behind]
-    across = 0.90
+    across = 0.90 if main.flat or layout.scene in _DEEP else 0.82  # of a block 0.94 wide
     step = across / count
     spots = []
     for place in range(count):

@@ -185,7 +185,7 @@ def _steps(stage: Stage, setting: Setting) -> None:
             ball = 0.735 - 0.085 * stage.unit / stage.height
             stage.sphere((middle - 0.36, ball), 0.085, palette.accent)
         shift = 0.0 if setting.is_sparse else 0.06
-        stage.block(middle + shift, 0.655, 0.60 - shift * 2, 0.23 * scale, tones[1])
+        stage.block(middle + shift, 0.655, 0.60, 0.23 * scale, tones[1])
     stage.vignette(palette.shadow, 0.13)
 
 

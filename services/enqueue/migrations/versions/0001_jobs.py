@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from libs.common.db import Id, Instant, Json
+from libs.common.db import Instant, Json, id_column
 from libs.common.rls import grant, wall
 
 revision = "0001"
@@ -52,7 +52,7 @@ def _jobs() -> None:
     )
     op.create_table(
         "jobs",
-        sa.Column("id", Id, primary_key=True, autoincrement=True),
+        id_column(),
         sa.Column("team", sa.Text, nullable=False),
         *(sa.Column(name, sa.Text, nullable=False) for name in texts),
         *(sa.Column(name, sa.Integer, nullable=False) for name in counts),
@@ -175,7 +175,7 @@ def _the_rest() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("id", Id, primary_key=True, autoincrement=True),
+        id_column(),
         sa.Column("routing_key", sa.Text, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("created_at", Instant, nullable=False),

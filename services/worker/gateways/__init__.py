@@ -1,0 +1,1 @@
+"""What the worker calls: enqueue and assets; gRPC stops here."""

@@ -1,0 +1,113 @@
+"""The servers that tests start: side by side, killed, frozen, and gone with the test process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.conftest import started_or_skip
+from tests.support.eventually import eventually
+from tests.support.postgres import PostgresServer
+from tests.support.proxy import TcpProxy
+
+pytestmark = pytest.mark.real
+
+_ABANDON = """
+from tests.support.postgres import PostgresServer
+server = PostgresServer(fsync=False)
+server.start()
+print(server._process.pid, server._folder, flush=True)
+input()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
+    yield from started_or_skip(pytestconfig, lambda: PostgresServer(fsync=False))
+
+
+def test_databases_are_cloned_and_survive_a_kill(cluster: PostgresServer) -> None:
+    with psycopg.connect(cluster.create_database("template_of_ours")) as connection:
+        connection.execute("CREATE TABLE t AS SELECT 7 AS n")
+    clone = cluster.create_database("clone", template="template_of_ours")
+    cluster.kill()
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(clone, connect_timeout=2)
+    cluster.start()
+    with psycopg.connect(clone) as connection:
+        assert connection.execute("SELECT n FROM t").fetchone() == (7,)
+    cluster.drop_database("clone")
+
+
+def test_a_frozen_cluster_answers_when_thawed(cluster: PostgresServer) -> None:
+    with psycopg.connect(cluster.superuser_dsn()) as connection:
+        cluster.pause()
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(cluster.superuser_dsn(), connect_timeout=1)
+        cluster.resume()
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_two_clusters_live_side_by_side(
+    cluster: PostgresServer, postgres_server: PostgresServer
+) -> None:
+    for server in (cluster, postgres_server):
+        with psycopg.connect(server.superuser_dsn()) as connection:
+            assert connection.execute("SHOW port").fetchone() == (str(server.port),)
+
+
+async def test_a_server_ends_with_the_process_that_started_it(cluster: PostgresServer) -> None:
+    assert cluster  # installed, or skipped
+    root = Path(__file__).parents[2]
+    owner = subprocess.Popen(
+        [sys.executable, "-c", _ABANDON],
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    assert owner.stdin is not None
+    pid, folder = (await asyncio.to_thread(owner.stdout.readline)).split()
+    assert Path(f"/proc/{pid}").exists()
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait(10)
+    owner.stdin.close()
+    owner.stdout.close()
+    await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    await eventually(lambda: not Path(folder).exists())
+
+
+async def test_the_proxy_drops_cuts_and_heals(cluster: PostgresServer) -> None:
+    async with TcpProxy(cluster.host, cluster.port) as proxy:
+        url = f"postgresql://postgres@{proxy.host}:{proxy.port}/postgres"
+
+        async def answers() -> bool:
+            try:
+                async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as open_:
+                    await open_.execute("SELECT 1")
+            except psycopg.OperationalError:
+                return False
+            return True
+
+        assert await answers()
+        for fault in (proxy.drop_c2s, proxy.drop_s2c, proxy.blackhole):
+            fault()
+            assert not await answers()
+            await proxy.heal()
+            assert await answers()
+        proxy.cut_after(3)
+        assert not await answers()
+        await proxy.refuse()
+        assert not await answers()
+        await proxy.heal()
+        proxy.delay(50)
+        assert await answers()

@@ -1,0 +1,96 @@
+"""A migrated database per test: a new SQLite file, or a copy of a migrated PostgreSQL template."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from libs.common.migrations import migrate
+from tests.support.postgres import PostgresServer, find_binaries
+
+ROOT = Path(__file__).parents[2]
+SERVICES = ("enqueue", "assets", "packager")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrls:
+    """SQLAlchemy URLs of one service's database, as its settings want them."""
+
+    app: str
+    duty: str
+    owner: str
+
+    def settings(self, service: str) -> dict[str, str]:
+        """The environment variables of the service."""
+        prefix = service.upper()
+        return {
+            f"{prefix}_DATABASE_URL": self.app,
+            f"{prefix}_DUTY_DATABASE_URL": self.duty,
+            f"{prefix}_OWNER_DATABASE_URL": self.owner,
+        }
+
+
+def migrations_of(service: str) -> Path:
+    """The migrations folder of a service."""
+    return ROOT / "services" / service / "migrations"
+
+
+def sqlite_database(service: str, folder: Path) -> DatabaseUrls:
+    """A migrated SQLite file."""
+    url = f"sqlite+aiosqlite:///{folder / f'{service}.db'}"
+    migrate(url, migrations_of(service))
+    return DatabaseUrls(url, "", url)
+
+
+def make_roles(server: PostgresServer) -> None:
+    """The roles and databases of deploy/postgres/roles.sql, made once per cluster."""
+    variables = [
+        f"{kind}_password=test-{kind}"  # the private cluster trusts 127.0.0.1
+        for kind in ("owner", "app", "duty")
+    ]
+    subprocess.run(
+        [
+            find_binaries() / "psql",
+            "--no-psqlrc",
+            "--quiet",
+            "--set=ON_ERROR_STOP=1",
+            *(f"--set={variable}" for variable in variables),
+            f"--file={ROOT / 'deploy' / 'postgres' / 'roles.sql'}",
+            server.superuser_dsn(),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def postgres_urls(server: PostgresServer, service: str, database: str) -> DatabaseUrls:
+    """The URLs of the three roles on a database of a service."""
+    return DatabaseUrls(
+        *(
+            server.sqlalchemy_url(database, user=f"{service}_{kind}")
+            for kind in ("app", "duty", "owner")
+        )
+    )
+
+
+class PostgresTemplates:
+    """Migrates each service's own database once, and hands out copies of it."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._migrated: set[str] = set()
+        make_roles(server)
+
+    def database(self, service: str) -> DatabaseUrls:
+        """A new migrated database."""
+        if service not in self._migrated:
+            importlib.import_module(f"services.{service}.tables")
+            migrate(postgres_urls(self._server, service, service).owner, migrations_of(service))
+            self._migrated.add(service)
+        name = f"{service}_{next(_numbers)}"
+        self._server.create_database(name, template=service, owner=f"{service}_owner")
+        return postgres_urls(self._server, service, name)
