@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from libs.common.amqp_link import AmqpLink, AmqpParameters, LinkLostError, amqp_call, open_channel
-from libs.common.amqp_topology import Topology
+from libs.common.amqp_topology import REDECLARE_WAIT_SECONDS, Topology
 from libs.common.broker import EXCHANGE, Message
 from libs.common.errors import UnavailableError
 from libs.common.lifecycle import TaskOwner
@@ -31,6 +31,7 @@ class AmqpPublisher:
         self, parameters: AmqpParameters, topology: Topology, *, timeout_seconds: float
     ) -> None:
         self.link = AmqpLink(parameters, purpose="publish", prepare=self._prepare)
+        self._clock = parameters.clock
         self._ids = parameters.ids
         self._timeout_seconds = timeout_seconds
         self._topology = topology
@@ -58,7 +59,7 @@ class AmqpPublisher:
         except LinkLostError as error:
             await self._suspect(connection)
             raise UnavailableError("the message broker did not confirm in time") from error
-        self._mend_unroutable(connection, messages, results)
+        self._mend_unroutable(messages, results)
         return results
 
     async def _prepare(self, connection: AbstractConnection) -> None:
@@ -126,20 +127,16 @@ class AmqpPublisher:
         log.warning("amqp.publish_unconfirmed")
         self.link.drop("publish not confirmed")
 
-    def _mend_unroutable(
-        self, connection: AbstractConnection, messages: Sequence[Message], results: list[bool]
-    ) -> None:
-        """Declares the topology again when one of its own keys led nowhere: a queue is gone."""
+    def _mend_unroutable(self, messages: Sequence[Message], results: list[bool]) -> None:
+        """Starts afresh when one of the topology's own keys led nowhere: a queue is gone."""
         missed = {m.routing_key for m, ok in zip(messages, results, strict=True) if not ok}
         if missed & self._topology.routing_keys and (self._mending is None or self._mending.done()):
             log.warning("amqp.unroutable", routing_keys=sorted(missed))
-            self._mending = self._owner.spawn(self._mend(connection), name="amqp.redeclare")
+            self._mending = self._owner.spawn(self._mend(), name="amqp.mend")
 
-    async def _mend(self, connection: AbstractConnection) -> None:
-        try:
-            await self._topology.declare(connection)
-        except LinkLostError as error:
-            log.warning("amqp.redeclare_failed", error=str(error))
+    async def _mend(self) -> None:
+        await self._clock.sleep(REDECLARE_WAIT_SECONDS)
+        self.link.drop("a queue is missing")  # the new connection declares the topology
 
 
 async def _unblocked(connection: AbstractConnection) -> None:

@@ -18,7 +18,7 @@ from libs.common.amqp_link import (
     close_quietly,
     open_channel,
 )
-from libs.common.amqp_topology import Topology, ready_count
+from libs.common.amqp_topology import REDECLARE_WAIT_SECONDS, Topology, ready_count
 from libs.common.broker import Handler
 from libs.common.broker_handling import HandlerSlots
 from libs.common.lifecycle import TaskOwner
@@ -188,6 +188,7 @@ class AmqpSubscription:
             # The queue may have been deleted: that is how most consumers are cancelled.
             if await ready_count(connection, self._queue) is None:
                 log.warning("amqp.queue_missing", queue=self._queue)
+                await self._clock.sleep(REDECLARE_WAIT_SECONDS)
                 await self._topology.declare(connection)
             queue = await channel.get_queue(self._queue, ensure=False)
             tag = f"{self._queue}.{self._ids.token()[:8]}"
@@ -216,7 +217,7 @@ class AmqpSubscription:
     def _on_cancelled(self, frame: object) -> None:
         if getattr(frame, "consumer_tag", None) == self._tag:
             log.warning("amqp.consumer_cancelled", queue=self._queue)
-            self._tag = None
+            self._lost = True  # the channel may remember a queue that is no more
             self._changed.set()
 
     async def _watch(self) -> None:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+# A queue that is deleted and declared again within milliseconds looks, to consumers and publishers
+# that had not heard yet, like one that only moved (seen on 3.10.8): no basic.cancel comes, and
+# confirmed messages show up seconds late. So whoever finds it missing lets the news spread first.
+REDECLARE_WAIT_SECONDS = 0.5
+
 
 class Topology:
     """What must be there; shared by all parts of a broker, so that they declare in turns."""

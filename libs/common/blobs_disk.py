@@ -63,8 +63,8 @@ def prepare(root: Path) -> None:
     """Makes the folders and removes the temporary files of writers that are dead."""
     temp = root / TEMP_FOLDER
     temp.mkdir(mode=0o750, parents=True, exist_ok=True)
-    for name in os.listdir(temp):
-        _sweep(temp / name)
+    for path in temp.iterdir():
+        _sweep(path)
 
 
 def _sweep(path: Path) -> None:
@@ -100,12 +100,9 @@ def write_whole(
     target = path_of(root, key)
     handle, temp = _open_temp(root / TEMP_FOLDER, token)
     try:
-        written = _pour(handle, parts, stop)
-        if size is not None and written != size:
-            raise InternalError("A blob had another size than announced.", reason="BLOB_SIZE")
+        _pour(handle, parts, size, stop)
         os.fsync(handle)
-        if stop.is_set():
-            raise AbandonedError
+        _check_wanted(stop)
         _publish(root, temp, target)
     except BaseException:
         with suppress(FileNotFoundError):
@@ -129,12 +126,18 @@ def _open_temp(folder: Path, token: Callable[[], str]) -> tuple[int, Path]:
     raise UnavailableError("The blob store cannot be used now.")
 
 
-def _pour(handle: int, parts: Iterable[bytes | memoryview], stop: threading.Event) -> int:
+def _check_wanted(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise AbandonedError
+
+
+def _pour(
+    handle: int, parts: Iterable[bytes | memoryview], size: int | None, stop: threading.Event
+) -> None:
     gathered = bytearray()
     total = 0
     for part in parts:
-        if stop.is_set():
-            raise AbandonedError
+        _check_wanted(stop)
         view = memoryview(part).cast("B")
         total += len(view)
         if len(view) + len(gathered) < COALESCE_BYTES:
@@ -144,7 +147,8 @@ def _pour(handle: int, parts: Iterable[bytes | memoryview], stop: threading.Even
         gathered = bytearray()
     if gathered:
         _write_all(handle, [memoryview(gathered)])
-    return total
+    if size is not None and total != size:
+        raise InternalError("A blob had another size than announced.", reason="BLOB_SIZE")
 
 
 def _write_all(handle: int, views: list[memoryview]) -> None:
@@ -160,7 +164,7 @@ def _publish(root: Path, temp: Path, target: Path) -> None:
     for left in reversed(range(_TRIES)):
         _make_folders(root, target.parent)
         try:
-            os.rename(temp, target)
+            temp.rename(target)
         except FileNotFoundError:
             if not left:  # otherwise the folder was pruned in between: once more
                 raise

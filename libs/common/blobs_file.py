@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -89,7 +90,7 @@ class FileBlobStore:
         for key in keys:
             check_key(key)
         for key in keys:
-            await self._run(lambda key=key: disk.delete_blob(self._root, key))
+            await self._run(partial(disk.delete_blob, self._root, key))
 
     async def list(self, prefix: str) -> AsyncIterator[BlobStat]:
         """All blobs whose key starts with prefix, a page at a time off the loop."""
@@ -109,6 +110,7 @@ class FileBlobStore:
     def public_read_url(self, key: str, filename: str, ttl_seconds: int) -> str | None:
         """None: a browser cannot reach this disk."""
         del key, filename, ttl_seconds
+        return None
 
     async def _store(
         self, key: str, parts: Callable[[], Iterable[bytes | memoryview]], size: int
@@ -120,9 +122,7 @@ class FileBlobStore:
                 if held.size == size and disk.same_content(self._root, key, parts()):
                     return
                 raise AlreadyExistsError("The blob has other bytes.", reason="BLOB_EXISTS")
-            disk.write_whole(
-                self._root, key, parts(), size=size, token=self._ids.token, stop=stop
-            )
+            disk.write_whole(self._root, key, parts(), size=size, token=self._ids.token, stop=stop)
 
         try:
             await self._run(work, seconds=allowance(self._deadline, size))

@@ -13,10 +13,12 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
+from xml.etree.ElementTree import ParseError
 
 from minio import Minio
 from minio.deleteobjects import DeleteObject
@@ -160,13 +162,13 @@ class S3BlobStore:
             check_key(key)
         for start in range(0, len(keys), DELETE_BATCH):
             batch = keys[start : start + DELETE_BATCH]
-            await self._sdk(lambda batch=batch: self._delete(batch))
+            await self._sdk(partial(self._delete, batch))
 
     async def list(self, prefix: str) -> AsyncIterator[BlobStat]:
         """All blobs whose key starts with prefix, a page at a time."""
         check_prefix(prefix)
         after = ""
-        while page := await self._sdk(lambda: self._list_after(prefix, after)):
+        while page := await self._sdk(partial(self._page, prefix, after)):
             for blob in page:
                 yield blob
             after = page[-1].key
@@ -208,12 +210,12 @@ class S3BlobStore:
         content_type: str,
     ) -> None:
         stop = threading.Event()
-        md5 = await self._threads.run(lambda: _md5(parts(), stop))
+        md5 = ""
         landed = False  # whether an earlier try may have stored it
 
         def one_try() -> None:
             nonlocal landed
-            if landed and self._holds(key, size, md5, parts):
+            if landed and self._holds(key, size, md5):
                 return
             landed = True
             headers = {"Content-Type": content_type, "Content-MD5": _base64(md5)}
@@ -228,23 +230,22 @@ class S3BlobStore:
                     fault.retry = True
                 if fault.status != _HTTP_PRECONDITION_FAILED:
                     raise
-                if not self._holds(key, size, md5, parts):
+                if not self._holds(key, size, md5):
                     message = "The blob has other bytes."
                     raise AlreadyExistsError(message, reason="BLOB_EXISTS") from fault
 
         try:
+            md5 = await self._threads.run(lambda: _md5(parts(), stop))
             await self._tries(one_try, seconds=allowance(self._deadline, size))
         finally:
             stop.set()
 
-    def _holds(
-        self, key: str, size: int, md5: str, parts: Callable[[], Iterable[bytes | memoryview]]
-    ) -> bool:
+    def _holds(self, key: str, size: int, md5: str) -> bool:
+        # Read back rather than trust the ETag, which is no MD5 on every server; this is rare.
         with _sdk_faults():
             held = self._stat(key)
         if held is None or held.size != size:
             return False
-        del parts
         reader = wire.WireReader(self._pool, self.read_url(key))
         try:
             return _md5(iter(reader.read, b""), threading.Event()) == md5
@@ -267,7 +268,7 @@ class S3BlobStore:
         if codes:
             raise wire.fault_of(_HTTP_BAD_GATEWAY, "")
 
-    def _list_after(self, prefix: str, after: str) -> list[BlobStat]:
+    def _page(self, prefix: str, after: str) -> Sequence[BlobStat]:
         found = self._client.list_objects(
             self._bucket, prefix=prefix, recursive=True, start_after=after or None
         )
@@ -317,7 +318,7 @@ def _sdk_faults() -> Iterator[None]:
         raise wire.fault_of(error.status_code, "") from error
     except InvalidResponseError as error:  # not XML: a proxy in between
         raise wire.fault_of(getattr(error, "_code", _HTTP_BAD_GATEWAY), "") from error
-    except MinioException as error:
+    except (MinioException, ParseError) as error:
         raise wire.no_answer() from error
 
 

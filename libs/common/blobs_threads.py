@@ -1,9 +1,9 @@
-"""Blocking blob work off the event loop: few threads, a deadline, and no leftover when cancelled."""
+"""Blocking blob work off the event loop: few threads, a deadline, no leftover when cancelled."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
@@ -100,7 +100,7 @@ class Reader(Protocol):
 
 async def chunks(
     threads: BlobThreads, open_reader: Callable[[], Awaitable[Reader]], chunk_seconds: float
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The chunks of a blob: a thread is held per chunk, never between chunks.
 
     The deadline is per chunk: a slow consumer is not the store's fault.

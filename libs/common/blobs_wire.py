@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -69,7 +69,11 @@ class StorageFaultError(Exception):
 
 
 class SourceError(Exception):
-    """The parts of a body failed, not the store; the cause is the parts' own error."""
+    """The parts of a body failed, not the store; `source` is their own error."""
+
+    def __init__(self, source: Exception) -> None:
+        super().__init__()
+        self.source = source
 
 
 class AbandonedError(Exception):
@@ -168,7 +172,7 @@ def open_pool(
     return pool
 
 
-class Body:
+class Body(Iterable[bytes]):
     """The body of a PUT, from parts: counts and hashes, and breaks off when the caller has gone.
 
     Attributes:
@@ -185,7 +189,7 @@ class Body:
         self.started = False
         self.md5 = hashlib.md5(usedforsecurity=False)
 
-    def __iter__(self) -> Iterator[memoryview]:
+    def __iter__(self) -> Iterator[bytes]:
         """Blocks of at most SEND_BLOCK_BYTES."""
         left = self._size
         for part in self._taken():
@@ -198,17 +202,17 @@ class Body:
                     raise AbandonedError
                 block = view[start : start + SEND_BLOCK_BYTES]
                 self.md5.update(block)
-                yield block
+                yield cast("bytes", block)  # the socket takes a view as well, without a copy
         if left:  # the connection is closed in the middle, and the store forgets what it has
             mismatch = "A blob had another size than announced."
-            raise SourceError from InternalError(mismatch, reason="BLOB_SIZE")
+            raise SourceError(InternalError(mismatch, reason="BLOB_SIZE"))
 
     def _taken(self) -> Iterator[bytes | memoryview]:
         self.started = True
         try:
             yield from self._parts
         except Exception as error:
-            raise SourceError from error  # urllib3 would take an OSError for the network's
+            raise SourceError(error) from error  # urllib3 would take an OSError for the network's
 
 
 def put(
@@ -230,8 +234,7 @@ def put_from_source(
     try:
         return put(pool, url, body, size, headers)
     except SourceError as error:
-        assert error.__cause__ is not None
-        raise error.__cause__ from None
+        raise error.source from None
 
 
 def etag_contradicts(headers: Mapping[str, str], md5: str) -> bool:

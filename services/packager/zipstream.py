@@ -97,7 +97,7 @@ async def stream(
 
     Chunks of COALESCE_BYTES and more are passed on uncopied, so a source that reuses its
     buffer needs a reader that is done with a piece before it asks for the next. The CRC runs
-    on the event loop (0.2 ms per MiB): keep chunks small, or use `stream_sync` in a thread.
+    on the event loop (below 0.2 ms per MiB): keep chunks small, or use `stream_sync` in a thread.
 
     What was written is a zip only if the iteration ends normally: publish it then, not before.
     Close the generator (`contextlib.aclosing`) when leaving early: it closes the open source.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -25,7 +25,7 @@ SILENCE_SECONDS = 45.0  # enqueue says something each 15 s
 class Commands(Protocol):
     """Where commands come from."""
 
-    def watch(self) -> AsyncIterator[StopCommand | None]:
+    def watch(self) -> AsyncGenerator[StopCommand | None, None]:
         """Commands; None for a heartbeat."""
         ...
 
@@ -81,7 +81,7 @@ class CommandWatcher:
         connected = False
         # The deadline is moved on with each word: a stream that died silently is found by it.
         async with asyncio.timeout(SILENCE_SECONDS) as deadline:
-            async with aclosing(self._commands.watch()) as words:  # type: ignore[type-var]  # a generator
+            async with aclosing(self._commands.watch()) as words:
                 async for word in words:
                     deadline.reschedule(asyncio.get_running_loop().time() + SILENCE_SECONDS)
                     if not connected:

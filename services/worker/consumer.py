@@ -158,7 +158,12 @@ class Consumer:
         try:
             # Paused before the ack, since the ack is what brings the next doorbell.
             await self._settle()
-            carried = await self._answer(doorbell, delivery)
+            claim = await self._claim(doorbell, delivery)
+            if claim is not None:
+                self._crash.here("W2")
+                self._carry(claim)
+                carried = True
+                await delivery.ack()
         finally:
             self._handling -= 1
             if not self._handling:
@@ -166,21 +171,24 @@ class Consumer:
             if not carried:
                 self._hand.free_slot()
 
-    async def _answer(self, doorbell: messages_pb2.Doorbell, delivery: Delivery) -> bool:
-        """Claims the job, or ends the delivery without; whether the job is carried."""
+    async def _claim(self, doorbell: messages_pb2.Doorbell, delivery: Delivery) -> Claim | None:
+        """The job; None where there is none to be had, and the delivery is ended."""
         claim_id = self._ids.token()  # kept over tries: the same claim, whatever got lost
         failures = 0
         while True:
             try:
                 claim = await self._claims.claim(doorbell.job_id, claim_id)
+                if failures:
+                    self._renew_soon()
+                return claim  # noqa: TRY300 - there is no else to a loop of tries
             except (NotFoundError, FailedPreconditionError) as error:
                 log.debug("doorbell.forgotten", job_id=doorbell.job_id, reason=error.reason)
                 await delivery.ack()
-                return False
+                return None
             except InvalidArgumentError as error:
                 log.warning("doorbell.refused", job_id=doorbell.job_id, reason=error.reason)
                 await delivery.reject()
-                return False
+                return None
             except ContentshopError as error:
                 failures += 1
                 log.info(
@@ -189,18 +197,10 @@ class Consumer:
                     failures=failures,
                     error=type(error).__name__,
                 )
-            else:
-                break
             await self._rest(self._backoff.wait(failures, self._ids))
             if self._closing.is_set() or self.draining:
                 await delivery.requeue()
-                return False
-        self._crash.here("W2")
-        self._carry(claim)
-        if failures:
-            self._renew_soon()
-        await delivery.ack()
-        return True
+                return None
 
     async def _rest(self, seconds: float) -> None:
         with suppress(TimeoutError):

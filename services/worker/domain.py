@@ -217,12 +217,17 @@ def wait_before_next_try(
 ) -> float | None:
     """Seconds to wait before this image is tried again; None when the tries are used up.
 
+    STORAGE_UNAVAILABLE has had its tries: the same bytes were offered again and again, for
+    longer than a new image would stay worth its price.
+
     Args:
         fault: how the last try ended.
         tries: made so far, that one included.
         backoff_seconds: the usual wait.
         hands_back: the job may be handed back for this fault, so a long wait needs no worker.
     """
+    if fault.outcome is Outcome.STORAGE_UNAVAILABLE:
+        return None
     if tries >= POLICIES[fault.outcome].tries:
         return None
     asked = fault.retry_after_seconds or 0.0

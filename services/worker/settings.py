@@ -55,12 +55,8 @@ class Settings(CommonSettings):
     )
     gemini_api_key: str = setting("GEMINI_API_KEY", "key of the Gemini API", "", secret=True)
     gemini_base_url: str = setting("GEMINI_BASE_URL", "another address of the API", "")
-    gemini_model_fast: str = setting(
-        "GEMINI_MODEL_FAST", "model of quality fast; empty: ours", ""
-    )
-    gemini_model_high: str = setting(
-        "GEMINI_MODEL_HIGH", "model of quality high; empty: ours", ""
-    )
+    gemini_model_fast: str = setting("GEMINI_MODEL_FAST", "model of quality fast; empty: ours", "")
+    gemini_model_high: str = setting("GEMINI_MODEL_HIGH", "model of quality high; empty: ours", "")
     gemini_proxy_url: str = setting("GEMINI_PROXY_URL", "HTTP proxy to Gemini", "", secret=True)
 
     def __post_init__(self) -> None:

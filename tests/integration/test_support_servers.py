@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,25 +61,24 @@ def test_two_clusters_live_side_by_side(
             assert connection.execute("SHOW port").fetchone() == (str(server.port),)
 
 
-async def test_a_server_ends_with_the_process_that_started_it(cluster: PostgresServer) -> None:
-    assert cluster  # installed, or skipped
+@pytest.mark.usefixtures("cluster")  # installed, or skipped
+async def test_a_server_ends_with_the_process_that_started_it() -> None:
     root = Path(__file__).parents[2]
-    owner = subprocess.Popen(
-        [sys.executable, "-c", _ABANDON],
+    owner = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _ABANDON,
         cwd=root,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
     assert owner.stdout is not None
-    assert owner.stdin is not None
-    pid, folder = (await asyncio.to_thread(owner.stdout.readline)).split()
-    assert Path(f"/proc/{pid}").exists()
-    os.kill(owner.pid, signal.SIGKILL)
-    owner.wait(10)
-    owner.stdin.close()
-    owner.stdout.close()
-    await eventually(lambda: not Path(f"/proc/{pid}").exists())
+    pid, folder = (await owner.stdout.readline()).decode().split()
+    process = Path("/proc") / pid
+    await eventually(process.exists)
+    owner.kill()
+    await owner.wait()
+    await eventually(lambda: not process.exists())
     await eventually(lambda: not Path(folder).exists())
 
 

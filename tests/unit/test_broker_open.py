@@ -31,7 +31,7 @@ def test_memory_alone_is_refused() -> None:
     assert "contentshop up" in refused.value.message
 
 
-@pytest.mark.parametrize("url", ["", "redis://x", "amqp://", "rabbit:5672", "http://x/"])
+@pytest.mark.parametrize("url", ["", "redis://x", "amqp:///vhost", "rabbit:5672", "http://x/"])
 def test_other_urls_are_refused_without_repeating_them(url: str) -> None:
     with pytest.raises(InvalidArgumentError) as refused:
         open_broker(url, name="test", clock=CLOCK, ids=IDS)

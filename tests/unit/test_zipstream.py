@@ -287,8 +287,7 @@ def test_an_entry_of_four_gib_and_one_behind_it(tmp_path: Path, *, known: bool) 
         with zipfile.ZipFile(path) as archive:
             assert [info.file_size for info in archive.infolist()] == [BIG_SIZE, len(tail)]
             assert archive.read("image-2.png") == tail
-            with archive.open("image-1.png") as big_file:
-                assert big_file.read(1000) == bytes(1000)
+            assert not known or archive.testzip() is None  # seconds, so once
         if zipinfo := shutil.which("zipinfo"):
             told = subprocess.run([zipinfo, path], capture_output=True, text=True, check=True)
             assert str(BIG_SIZE) in told.stdout

@@ -90,9 +90,7 @@ class AssetsGateway:
             raise DataLossError("the bytes are not those that were stored")
         return data
 
-    async def store_generated(
-        self, claim: Claim, index: int, image: GeneratedImage
-    ) -> StoredImage:
+    async def store_generated(self, claim: Claim, index: int, image: GeneratedImage) -> StoredImage:
         """Stores one image; what stands in its slot, repeated while assets is away.
 
         Raises:

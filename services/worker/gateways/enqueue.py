@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import cast
 
 from contentshop.enqueue.v1 import execution_pb2 as pb
 from contentshop.enqueue.v1 import execution_pb2_grpc, job_pb2
@@ -54,9 +55,7 @@ class EnqueueGateway:
     tries, since their callers know best when to ask again.
     """
 
-    def __init__(
-        self, client: RpcClient, *, worker: str, patience: Patience, clock: Clock
-    ) -> None:
+    def __init__(self, client: RpcClient, *, worker: str, patience: Patience, clock: Clock) -> None:
         self._client = client
         self._stub = execution_pb2_grpc.ExecutionServiceStub(client.channel)
         self._worker = worker
@@ -102,10 +101,14 @@ class EnqueueGateway:
         )
         return Renewal(frozenset(answer.lost_job_ids), answer.lease_ms / 1000)
 
-    async def watch(self) -> AsyncIterator[StopCommand | None]:
+    async def watch(self) -> AsyncGenerator[StopCommand | None, None]:
         """Commands as they come, None for a heartbeat, until the stream ends or fails."""
         request = pb.WatchWorkerRequest(worker=self._worker)
-        async with aclosing(self._client.stream(self._stub.WatchWorker, request)) as answers:
+        stream = cast(
+            "AsyncGenerator[pb.WatchWorkerResponse, None]",
+            self._client.stream(self._stub.WatchWorker, request),
+        )
+        async with aclosing(stream) as answers:  # the call ends with us, not with the collector
             async for answer in answers:
                 if answer.WhichOneof("command") == "stop":
                     yield StopCommand(answer.stop.job_id, answer.stop.fence)
@@ -165,9 +168,7 @@ class EnqueueGateway:
         """Ends a settled job; its final state's name. LeaseLostError, FailedPreconditionError."""
         request = pb.FinishJobRequest(job_id=lease.job_id, fence=lease.fence)
         answer: pb.FinishJobResponse = await self._patience.ask(
-            lambda: self._client.unary(
-                self._stub.FinishJob, request, timeout_seconds=CALL_SECONDS
-            ),
+            lambda: self._client.unary(self._stub.FinishJob, request, timeout_seconds=CALL_SECONDS),
             lease=lease,
             what="FinishJob",
         )

@@ -76,9 +76,7 @@ class Patience:
                 wait = self._wait(error, failures)
                 if self._clock.monotonic() + wait >= min(give_up_at, lease.until):
                     raise
-                log.info(
-                    "call.repeated", call=what, failures=failures, error=type(error).__name__
-                )
+                log.info("call.repeated", call=what, failures=failures, error=type(error).__name__)
             await self._clock.sleep(wait)
 
     def _wait(self, error: ContentshopError, failures: int) -> float:

@@ -35,9 +35,7 @@ log = structlog.get_logger()
 class ImageStore(Protocol):
     """Where made images go."""
 
-    async def store_generated(
-        self, claim: Claim, index: int, image: GeneratedImage
-    ) -> StoredImage:
+    async def store_generated(self, claim: Claim, index: int, image: GeneratedImage) -> StoredImage:
         """Stores one image; raises JobOverError, InvalidArgumentError."""
         ...
 

@@ -101,11 +101,14 @@ def _missing(claim: Claim, error: BadInputsError) -> GenerationError:
     named = [f"{i.file_id} ({i.role})" for i in claim.inputs if i.file_id in error.file_ids]
     word = "file" if len(named) == 1 else "files"
     verb = "is" if len(named) == 1 else "are"
-    return GenerationError(Outcome.BAD_INPUT, f"{word} {', '.join(named)} {verb} not there any more")
+    return GenerationError(
+        Outcome.BAD_INPUT, f"{word} {', '.join(named)} {verb} not there any more"
+    )
 
 
 def _worst(faults: ExceptionGroup[Exception]) -> Exception:
     """A fault of the inputs before one of the moment, a fault of ours before both."""
+
     def weight(error: Exception) -> int:
         if isinstance(error, ContentshopError):
             return 1

@@ -143,15 +143,11 @@ class RunJob:
         if job.claim.hands_back(fault.outcome):
             return True
         with job.busy():
-            await self._records.record_failure(
-                job.claim.lease, index, fault.outcome, fault.message
-            )
+            await self._records.record_failure(job.claim.lease, index, fault.outcome, fault.message)
         return False
 
 
-def _request(
-    claim: Claim, image: ImageToMake, references: tuple[Reference, ...]
-) -> ImageRequest:
+def _request(claim: Claim, image: ImageToMake, references: tuple[Reference, ...]) -> ImageRequest:
     return ImageRequest(
         job_id=claim.lease.job_id,
         index=image.index,

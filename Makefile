@@ -1,0 +1,63 @@
+# Everything starts here; `make help` lists it. The environment (.venv) makes itself.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PY := .venv/bin/python
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: help
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: env dev
+env:  ## .venv with what running needs
+	@scripts/bootstrap.sh run
+dev:  ## .venv with tests and linters too
+	@scripts/bootstrap.sh dev
+
+.PHONY: demo
+demo: env  ## example photos → four images and a zip, in out/demo/
+	@.venv/bin/contentshop demo
+
+.PHONY: up
+up: env  ## the four services in one process; state in ./data
+	@.venv/bin/contentshop up
+
+.PHONY: test
+test: dev  ## every suite, with private PostgreSQL, RabbitMQ and S3
+	@scripts/install-servers.sh
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: test-unit
+test-unit: dev  ## the fast ones: no servers
+	@$(PY) -m pytest tests/unit tests/architecture -q $(ARGS)
+
+.PHONY: lint
+lint: dev  ## ruff, mypy strict, import-linter, buf, generated code up to date
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/buf lint
+	@scripts/check-gen.sh
+
+.PHONY: format
+format: dev  ## ruff's fixes and format
+	.venv/bin/ruff check --fix-only .
+	.venv/bin/ruff format .
+
+.PHONY: protos
+protos: dev  ## gen/ from protos/
+	@scripts/generate-protos.sh gen
+
+.PHONY: bench
+bench: dev  ## ratios against the machine's own limits; JSON in out/bench/
+	@scripts/install-servers.sh
+	@$(PY) -m tests.benchmarks $(ARGS)
+
+.PHONY: lock
+lock: dev  ## requirements/*.txt from *.in
+	@scripts/lock.sh
+
+.PHONY: clean
+clean:  ## what the above made, .venv apart
+	rm -rf out data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

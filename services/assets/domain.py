@@ -1,0 +1,138 @@
+"""Files and how they are named: rules only, standard library only.
+
+A file, how it comes, how it goes, who cleans up:
+
+stored    by UploadFile, StoreGenerated or StoreArchive, its blob first. A generated file is hidden
+          from lists until `job.ended` has recorded it; one that was never recorded is deleted then.
+deleted   by DeleteFile or by the end of its job: NOT_FOUND from then on. The removals duty removes
+          the blob when nobody can be reading it any more, then the row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class FileKind(StrEnum):
+    """What a file is."""
+
+    UPLOAD = "UPLOAD"
+    GENERATED = "GENERATED"
+    ARCHIVE = "ARCHIVE"
+
+
+IMAGE_KINDS = (FileKind.UPLOAD, FileKind.GENERATED)
+ARCHIVE_TYPE = "application/zip"
+
+_EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
+_FOLDERS = {
+    FileKind.UPLOAD: "uploads",
+    FileKind.GENERATED: "generated",
+    FileKind.ARCHIVE: "archives",
+}
+_BLOB_KEY = re.compile(r"[0-9a-f]{32}/(?:uploads|generated|archives)/[0-9a-f]{32}(?:\.zip)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The stored bytes of a file: type, size, pixels (0 for archives) and checksums.
+
+    Attributes:
+        content_type: by the content.
+        size_bytes: of what is stored.
+        width: in pixels, upright.
+        height: likewise.
+        sha256: lower-case hex.
+        crc32: as in zip files, unsigned.
+    """
+
+    content_type: str
+    size_bytes: int
+    width: int
+    height: int
+    sha256: str
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Which image of which job, and who made it.
+
+    Attributes:
+        job_id: the job; 0 for uploads.
+        image_index: from 1; 0 for uploads and archives.
+        attempt: of the job.
+        model: that made it.
+        preview: no real model was at work.
+    """
+
+    job_id: int = 0
+    image_index: int = 0
+    attempt: int = 0
+    model: str = ""
+    preview: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file whose blob is stored and whose row is not."""
+
+    team: str
+    kind: FileKind
+    filename: str
+    blob_key: str
+    content: Content
+    slot: Slot = Slot()
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A stored file. `recorded` says that the job of a generated file has ended with it."""
+
+    id: int
+    team: str
+    kind: FileKind
+    filename: str
+    blob_key: str
+    content: Content
+    slot: Slot
+    created_at: datetime
+    recorded: bool
+
+    @property
+    def upload_url(self) -> str:
+        """The URL by which other requests may name it; empty for what is no image."""
+        return f"/api/uploads/{self.id}/file" if self.kind in IMAGE_KINDS else ""
+
+
+def blob_key(team: str, kind: FileKind, token: str) -> str:
+    """The key of a new blob; unguessable, since `token` is.
+
+    The team is in it as a hash: names of teams may hold characters that keys may not.
+    """
+    suffix = ".zip" if kind is FileKind.ARCHIVE else ""
+    return f"{_team_folder(team)}/{_FOLDERS[kind]}/{token}{suffix}"
+
+
+def is_blob_key(key: str) -> bool:
+    """Whether a key is of our making; the store may hold what is not ours."""
+    return _BLOB_KEY.fullmatch(key) is not None
+
+
+def is_archive_key(team: str, key: str) -> bool:
+    """Whether a key is one that BeginArchive gave to this team."""
+    folder = f"{_team_folder(team)}/{_FOLDERS[FileKind.ARCHIVE]}/"
+    return is_blob_key(key) and key.startswith(folder)
+
+
+def generated_filename(slot: Slot, content_type: str) -> str:
+    """The name of a generated image, for people."""
+    return f"job-{slot.job_id}-image-{slot.image_index}.{_EXTENSIONS[content_type]}"
+
+
+def _team_folder(team: str) -> str:
+    return hashlib.sha256(team.encode()).hexdigest()[:32]

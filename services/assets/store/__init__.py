@@ -1,0 +1,1 @@
+"""Every SQL statement of assets, by noun. Functions take a Tx, never commit."""

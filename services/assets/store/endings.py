@@ -1,0 +1,41 @@
+"""Which jobs have ended: the row that storing an image and taking in the end both lock."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from libs.common.db import Tx
+from services.assets import tables
+
+_endings = tables.job_endings
+
+
+async def ended(tx: Tx, team: str, job_id: int) -> bool:
+    """Whether the job has ended."""
+    return await tx.scalar(_ended_at(team, job_id)) is not None
+
+
+async def hold_open(tx: Tx, team: str, job_id: int) -> bool:
+    """Keeps the end of a job from being taken in until the transaction ends; False: it has."""
+    await tx.execute(
+        tx.insert(_endings).values(team=team, job_id=job_id).on_conflict_do_nothing()
+    )
+    return await tx.scalar(_ended_at(team, job_id).with_for_update(read=True)) is None
+
+
+async def end(tx: Tx, team: str, job_id: int) -> None:
+    """The job has ended; waits for images that are being stored."""
+    await tx.execute(
+        tx.insert(_endings)
+        .values(team=team, job_id=job_id, ended_at=tx.now())
+        .on_conflict_do_update(
+            index_elements=[_endings.c.team, _endings.c.job_id],
+            set_={"ended_at": sa.func.coalesce(_endings.c.ended_at, tx.now())},
+        )
+    )
+
+
+def _ended_at(team: str, job_id: int) -> sa.Select[tuple[object]]:
+    return sa.select(_endings.c.ended_at).where(
+        _endings.c.team == team, _endings.c.job_id == job_id
+    )

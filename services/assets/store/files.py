@@ -1,0 +1,237 @@
+"""Files: rows come after their blobs, and go after them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from libs.common.db import Tx
+from services.assets import tables
+from services.assets.domain import IMAGE_KINDS, Content, File, FileKind, NewFile, Slot
+
+_files = tables.files
+
+_LIVE = _files.c.deleted_at.is_(None)
+_VISIBLE = sa.and_(
+    _LIVE,
+    sa.or_(_files.c.kind != FileKind.GENERATED, _files.c.recorded_at.is_not(None)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFilter:
+    """Which files of a team: of this kind (None: all), of this job (0: all)."""
+
+    kind: FileKind | None
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A deleted file whose blob is to go."""
+
+    file_id: int
+    blob_key: str
+
+
+async def add(tx: Tx, new: NewFile) -> File | None:
+    """The stored file; None when its slot or its blob has a file already."""
+    content, slot = new.content, new.slot
+    rows = await tx.execute(
+        tx.insert(_files)
+        .values(
+            team=new.team,
+            kind=new.kind,
+            filename=new.filename,
+            blob_key=new.blob_key,
+            content_type=content.content_type,
+            size_bytes=content.size_bytes,
+            width=content.width,
+            height=content.height,
+            sha256=content.sha256,
+            crc32=content.crc32,
+            created_at=tx.now(),
+            job_id=slot.job_id,
+            image_index=slot.image_index,
+            attempt=slot.attempt,
+            model=slot.model,
+            preview=slot.preview,
+            source_task_id="",
+        )
+        .on_conflict_do_nothing()
+        .returning(_files)
+    )
+    return _file_or_none(rows.one_or_none())
+
+
+async def find(tx: Tx, team: str, file_id: int) -> File | None:
+    """A file of the team that is not deleted."""
+    rows = await tx.execute(_select(team).where(_files.c.id == file_id))
+    return _file_or_none(rows.one_or_none())
+
+
+async def find_slot(tx: Tx, team: str, job_id: int, image_index: int) -> File | None:
+    """The generated file of a job's slot."""
+    rows = await tx.execute(
+        _select(team).where(
+            _files.c.kind == FileKind.GENERATED,
+            _files.c.job_id == job_id,
+            _files.c.image_index == image_index,
+        )
+    )
+    return _file_or_none(rows.one_or_none())
+
+
+async def find_blob(tx: Tx, team: str, blob_key: str) -> File | None:
+    """The file of a blob."""
+    rows = await tx.execute(_select(team).where(_files.c.blob_key == blob_key))
+    return _file_or_none(rows.one_or_none())
+
+
+async def find_images(
+    tx: Tx, team: str, file_ids: Collection[int], *, hold: bool
+) -> dict[int, File]:
+    """The images among these ids, all in one statement.
+
+    Args:
+        tx: where.
+        team: whose.
+        file_ids: any.
+        hold: keeps them from being deleted until the transaction ends.
+    """
+    if not file_ids:
+        return {}
+    query = (
+        _select(team)
+        .where(_files.c.id.in_(file_ids), _files.c.kind.in_(IMAGE_KINDS))
+        .order_by(_files.c.id)
+    )
+    rows = await tx.execute(query.with_for_update(read=True) if hold else query)
+    return {row.id: _file(row) for row in rows}
+
+
+async def lock(tx: Tx, team: str, file_id: int) -> File | None:
+    """A file of the team, and nobody may pin it until the transaction ends."""
+    rows = await tx.execute(
+        _select(team).where(_files.c.id == file_id).with_for_update(key_share=True)
+    )
+    return _file_or_none(rows.one_or_none())
+
+
+async def page(
+    tx: Tx, team: str, which: FileFilter, *, before_id: int | None, limit: int
+) -> list[File]:
+    """The team's visible files, newest first, older than `before_id`."""
+    query = sa.select(_files).where(_files.c.team == team, _VISIBLE)
+    if which.kind is not None:
+        query = query.where(_files.c.kind == which.kind)
+    if which.job_id:
+        query = query.where(_files.c.job_id == which.job_id)
+    if before_id is not None:
+        query = query.where(_files.c.id < before_id)
+    rows = await tx.execute(query.order_by(_files.c.id.desc()).limit(limit))
+    return [_file(row) for row in rows]
+
+
+async def delete(tx: Tx, team: str, file_id: int, removal_seconds: float) -> None:
+    """Sets a file's tombstone; its blob may go after so many seconds."""
+    await tx.execute(
+        sa.update(_files)
+        .where(_files.c.team == team, _files.c.id == file_id, _LIVE)
+        .values(deleted_at=tx.now(), remove_at=tx.after(removal_seconds))
+    )
+
+
+async def record(
+    tx: Tx, team: str, job_id: int, file_ids: Collection[int], source_task_id: str
+) -> None:
+    """Makes a job's outputs visible; those that are visible stay as they are."""
+    if not file_ids:
+        return
+    await tx.execute(
+        sa.update(_files)
+        .where(_unrecorded(team, job_id), _files.c.id.in_(file_ids))
+        .values(recorded_at=tx.now(), source_task_id=source_task_id)
+    )
+
+
+async def delete_unrecorded(tx: Tx, team: str, job_id: int) -> int:
+    """Deletes what a job made and enqueue never recorded; how many. Nobody reads those."""
+    result = await tx.execute(
+        sa.update(_files)
+        .where(_unrecorded(team, job_id))
+        .values(deleted_at=tx.now(), remove_at=tx.now())
+    )
+    return result.rowcount
+
+
+async def to_remove(tx: Tx, limit: int) -> list[Removal]:
+    """Deleted files, of all teams, whose blobs may go now."""
+    rows = await tx.execute(
+        sa.select(_files.c.id, _files.c.blob_key)
+        .where(_files.c.remove_at <= tx.now(), _files.c.deleted_at.is_not(None))
+        .order_by(_files.c.remove_at)
+        .limit(limit)
+    )
+    return [Removal(row.id, row.blob_key) for row in rows]
+
+
+async def remove(tx: Tx, file_ids: Sequence[int]) -> None:
+    """Forgets deleted files whose blobs are gone."""
+    await tx.execute(
+        sa.delete(_files).where(_files.c.id.in_(file_ids), _files.c.deleted_at.is_not(None))
+    )
+
+
+async def known_blobs(tx: Tx, blob_keys: Collection[str]) -> set[str]:
+    """Those of the keys that have a file, deleted or not, of any team."""
+    rows = await tx.execute(sa.select(_files.c.blob_key).where(_files.c.blob_key.in_(blob_keys)))
+    return set(rows.scalars())
+
+
+def _select(team: str) -> sa.Select[Any]:
+    return sa.select(_files).where(_files.c.team == team, _LIVE)
+
+
+def _unrecorded(team: str, job_id: int) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        _files.c.team == team,
+        _files.c.job_id == job_id,
+        _files.c.kind == FileKind.GENERATED,
+        _files.c.recorded_at.is_(None),
+        _LIVE,
+    )
+
+
+def _file_or_none(row: sa.Row[Any] | None) -> File | None:
+    return None if row is None else _file(row)
+
+
+def _file(row: sa.Row[Any]) -> File:
+    return File(
+        id=row.id,
+        team=row.team,
+        kind=FileKind(row.kind),
+        filename=row.filename,
+        blob_key=row.blob_key,
+        content=Content(
+            content_type=row.content_type,
+            size_bytes=row.size_bytes,
+            width=row.width,
+            height=row.height,
+            sha256=row.sha256,
+            crc32=row.crc32,
+        ),
+        slot=Slot(
+            job_id=row.job_id,
+            image_index=row.image_index,
+            attempt=row.attempt,
+            model=row.model,
+            preview=row.preview,
+        ),
+        created_at=row.created_at,
+        recorded=row.recorded_at is not None,
+    )

@@ -1,0 +1,69 @@
+"""Pins: while one holds, its file is not deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from libs.common.db import Tx
+from services.assets import tables
+
+_pins = tables.pins
+_files = tables.files
+
+
+async def add(
+    tx: Tx, team: str, pin_token: str, file_ids: Collection[int], pin_seconds: float
+) -> None:
+    """Pins files for so many seconds; a pin that lasts goes on lasting.
+
+    The caller holds the files (`files.find_images`), in this transaction.
+    """
+    chosen = sa.select(
+        sa.literal(team), sa.literal(pin_token), _files.c.id, tx.after(pin_seconds)
+    ).where(_files.c.team == team, _files.c.id.in_(file_ids))
+    insert = tx.insert(_pins).from_select(["team", "pin_token", "file_id", "expires_at"], chosen)
+    lasts = _pins.c.expires_at.is_(None)
+    await tx.execute(
+        insert.on_conflict_do_update(
+            index_elements=[_pins.c.team, _pins.c.pin_token, _pins.c.file_id],
+            set_={"expires_at": sa.case((lasts, sa.null()), else_=insert.excluded.expires_at)},
+        )
+    )
+
+
+async def make_lasting(tx: Tx, team: str, pin_token: str) -> None:
+    """The pins of a token hold until they are released."""
+    await tx.execute(
+        sa.update(_pins)
+        .where(_pins.c.team == team, _pins.c.pin_token == pin_token)
+        .values(expires_at=None)
+    )
+
+
+async def release(tx: Tx, team: str, pin_token: str) -> None:
+    """Takes the pins of a token away."""
+    await tx.execute(
+        sa.delete(_pins).where(_pins.c.team == team, _pins.c.pin_token == pin_token)
+    )
+
+
+async def holds(tx: Tx, team: str, file_id: int) -> bool:
+    """Whether a pin holds the file."""
+    unexpired = sa.or_(_pins.c.expires_at.is_(None), _pins.c.expires_at > tx.now())
+    found = sa.exists().where(_pins.c.team == team, _pins.c.file_id == file_id, unexpired)
+    return bool(await tx.scalar(sa.select(found)))
+
+
+async def forget_expired(tx: Tx, memory_seconds: float, limit: int) -> int:
+    """Removes pins, of all teams, that expired so many seconds ago; how many."""
+    old = (
+        sa.select(_pins.c.team, _pins.c.pin_token, _pins.c.file_id)
+        .where(_pins.c.expires_at < tx.after(-memory_seconds))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    key = sa.tuple_(_pins.c.team, _pins.c.pin_token, _pins.c.file_id)
+    result = await tx.execute(sa.delete(_pins).where(key.in_(old)))
+    return result.rowcount

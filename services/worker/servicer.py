@@ -1,0 +1,91 @@
+"""The worker's gRPC door: a look at it, and the way to send it home."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from contentshop.worker.v1 import worker_pb2 as pb
+from contentshop.worker.v1 import worker_pb2_grpc
+from libs.common.clock import Clock
+from services.worker.circuit import GeneratorCircuit
+from services.worker.consumer import Consumer
+from services.worker.inhand import Counters, JobsInHand
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFacts:
+    """What does not change while a worker lives."""
+
+    name: str
+    lanes: tuple[str, ...]
+    generator: str
+    started_at: float
+
+
+class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
+    """WorkerService, for ops."""
+
+    def __init__(
+        self,
+        *,
+        facts: WorkerFacts,
+        consumer: Consumer,
+        hand: JobsInHand,
+        circuit: GeneratorCircuit,
+        counters: Counters,
+        clock: Clock,
+    ) -> None:
+        self._facts = facts
+        self._consumer = consumer
+        self._hand = hand
+        self._circuit = circuit
+        self._counters = counters
+        self._clock = clock
+
+    async def GetWorker(self, request: pb.GetWorkerRequest, context: Any) -> pb.GetWorkerResponse:  # noqa: N802, ARG002 - gRPC's names
+        """What the worker is doing."""
+        return pb.GetWorkerResponse(worker=self._worker())
+
+    async def DrainWorker(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.DrainWorkerRequest,  # noqa: ARG002 - nothing is asked
+        context: Any,  # noqa: ARG002
+    ) -> pb.DrainWorkerResponse:
+        """Takes no further jobs; what runs is finished."""
+        await self._consumer.drain()
+        return pb.DrainWorkerResponse(worker=self._worker())
+
+    async def ResumeWorker(  # noqa: N802 - gRPC's name
+        self,
+        request: pb.ResumeWorkerRequest,  # noqa: ARG002 - nothing is asked
+        context: Any,  # noqa: ARG002
+    ) -> pb.ResumeWorkerResponse:
+        """Takes jobs again."""
+        await self._consumer.resume()
+        return pb.ResumeWorkerResponse(worker=self._worker())
+
+    def _worker(self) -> pb.Worker:
+        now = self._clock.monotonic()
+        jobs = sorted(self._hand.jobs.items())
+        return pb.Worker(
+            name=self._facts.name,
+            lanes=self._facts.lanes,
+            slots=self._hand.slots,
+            running=[
+                pb.RunningJob(
+                    job_id=job_id,
+                    attempt=job.claim.attempt,
+                    images_in_flight=job.calls,
+                    running_seconds=now - job.started_at,
+                )
+                for job_id, job in jobs
+            ],
+            draining=self._consumer.draining,
+            generator=self._facts.generator,
+            generator_healthy=self._circuit.healthy,
+            generator_calls=self._counters.calls,
+            generator_failures=self._counters.failures,
+            wasted_generations=self._counters.wasted,
+            uptime_seconds=now - self._facts.started_at,
+        )
