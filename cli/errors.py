@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,8 +192,3 @@ def exit_code_table() -> Iterator[str]:
     """One line per exit code."""
     for code, text in EXIT_CODE_TEXTS.items():
         yield f"{int(code):>3}  {text}"
-
-
-def first_line(texts: Sequence[str]) -> str:
-    """The first non-empty text, or nothing."""
-    return next((text for text in texts if text), "")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from libs.common import blobs_disk as disk
-from libs.common.blobs import BlobUrls
 from libs.common.blobs_keys import bad_url, is_key
 from libs.common.blobs_threads import BlobThreads, allowance, chunks, deadline
 from libs.common.clock import Clock
@@ -222,7 +221,3 @@ async def _join(blob: AsyncGenerator[bytes, None], max_bytes: int) -> bytes:
             if len(whole) > max_bytes:
                 raise DataLossError("A blob is larger than it may be.", reason="BLOB_TOO_LARGE")
     return bytes(whole)
-
-
-def _holds_protocol(file: FileBlobUrls, s3: S3BlobUrls) -> tuple[BlobUrls, BlobUrls]:
-    return file, s3  # for the type checker

@@ -1,9 +1,11 @@
-"""The composition root of the worker: settings → objects → components. The only place that builds."""
+"""The composition root of the worker: settings → objects → components."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import grpc
 
@@ -60,7 +62,6 @@ def build(
     ids: Ids | None = None,
     broker: Broker | None = None,
     generator: Generator | None = None,
-    blob_urls: BlobUrls | None = None,
 ) -> WorkerApp:
     """The worker, ready to start.
 
@@ -70,84 +71,52 @@ def build(
         ids: randomness; the machine's by default.
         broker: a running broker to share (the embedded house); else BROKER_URL is opened.
         generator: instead of the one GENERATOR names; closed with the worker.
-        blob_urls: instead of the reader of BLOB_URL; closed with the worker.
     """
-    clock = clock or SystemClock()
-    ids = ids or SystemIds()
-    name = settings.name or f"{socket.gethostname()}-{os.getpid()}-{ids.token()[:6]}"
-    owned_broker = (
-        []
-        if broker is not None
-        else [Owned(broker := open_broker(settings.broker_url, name=name, clock=clock, ids=ids))]
+    base = _Base(
+        settings=settings,
+        clock=clock or SystemClock(),
+        ids=ids or SystemIds(),
+        crash=CrashPoints(settings.crash_at),
     )
-    crash = CrashPoints(settings.crash_at)
-    generator = generator or open_generator(settings, clock)
-    blobs = blob_urls or open_blob_urls(
-        settings.blob_url,
-        access_key=settings.blob_access_key,
-        secret_key=settings.blob_secret_key,
+    name = settings.name or f"{socket.gethostname()}-{os.getpid()}-{base.ids.token()[:6]}"
+    shared = broker is not None
+    broker = broker or open_broker(settings.broker_url, name=name, clock=base.clock, ids=base.ids)
+    generator = generator or open_generator(settings, base.clock)
+    blobs = _blob_urls(base)
+    enqueue_client = _client(base, settings.enqueue_target, "enqueue", name)
+    assets_client = _client(base, settings.assets_target, "assets", name)
+    patience = Patience(limit_seconds=settings.patience_seconds, clock=base.clock, ids=base.ids)
+    enqueue = EnqueueGateway(enqueue_client, worker=name, patience=patience, clock=base.clock)
+    assets = AssetsGateway(assets_client, blobs, patience=patience, crash=base.crash)
+    state = _State(
+        hand=JobsInHand(settings.slots),
+        counters=Counters(),
+        circuit=GeneratorCircuit(base.clock, probe_seconds=settings.probe_seconds),
     )
-    patience = Patience(limit_seconds=settings.patience_seconds, clock=clock, ids=ids)
-    enqueue_client = _client(settings, settings.enqueue_target, "enqueue", name, clock)
-    assets_client = _client(settings, settings.assets_target, "assets", name, clock)
-    enqueue = EnqueueGateway(enqueue_client, worker=name, patience=patience, clock=clock)
-    assets = AssetsGateway(assets_client, blobs, patience=patience, crash=crash)
-    hand = JobsInHand(settings.slots)
-    counters = Counters()
-    circuit = GeneratorCircuit(clock, probe_seconds=settings.probe_seconds)
-    make_image = MakeImage(
-        generator=generator,
-        store=assets,
-        records=enqueue,
-        circuit=circuit,
-        counters=counters,
-        at_once=settings.images_at_once,
-        timeout_seconds=settings.image_timeout_seconds,
-        clock=clock,
-        ids=ids,
-        crash=crash,
-    )
-    run_job = RunJob(
-        records=enqueue,
-        load_references=LoadReferences(
-            assets, at_once=settings.downloads_at_once, patience=patience
-        ),
-        make_image=make_image,
-        crash=crash,
+    run_job = _run_job(
+        base, state, enqueue=enqueue, assets=assets, patience=patience, generator=generator
     )
     carrier = Carrier(
-        run_job, releases=enqueue, hand=hand, clock=clock, drain_seconds=settings.drain_seconds
+        run_job,
+        releases=enqueue,
+        hand=state.hand,
+        clock=base.clock,
+        drain_seconds=settings.drain_seconds,
     )
     keeper = LeaseKeeper(
         enqueue,
-        hand,
+        state.hand,
         lanes=settings.lanes,
         every_seconds=settings.renew_seconds,
-        clock=clock,
-        ids=ids,
+        clock=base.clock,
+        ids=base.ids,
     )
-    watcher = CommandWatcher(enqueue, hand, on_connect=keeper.wake, clock=clock, ids=ids)
-    consumer = Consumer(
-        broker,
-        lanes=settings.lanes,
-        claims=enqueue,
-        hand=hand,
-        circuit=circuit,
-        carry=carrier.carry,
-        renew_soon=keeper.wake,
-        ids=ids,
-        crash=crash,
+    consumer = _consumer(
+        base, state, broker=broker, enqueue=enqueue, carrier=carrier, keeper=keeper
     )
-    servicer = WorkerServicer(
-        facts=WorkerFacts(name, settings.lanes, generator.name, clock.monotonic()),
-        consumer=consumer,
-        hand=hand,
-        circuit=circuit,
-        counters=counters,
-        clock=clock,
-    )
-    server = _server(settings, servicer, clock)
-    checks = {
+    facts = WorkerFacts(name, settings.lanes, generator.name, base.clock.monotonic())
+    server = _server(base, state, facts, consumer)
+    checks: dict[str, Callable[[], bool]] = {
         "enqueue": enqueue.ready,
         "assets": assets.ready,
         "broker": lambda: broker.connected,
@@ -158,16 +127,90 @@ def build(
         Owned(assets_client),
         Owned(blobs),
         Owned(generator),
-        *owned_broker,
+        *([] if shared else [Owned(broker)]),
         keeper,
-        watcher,
-        circuit,
+        CommandWatcher(enqueue, state.hand, on_connect=keeper.wake, clock=base.clock, ids=base.ids),
+        state.circuit,
         carrier,
         consumer,
         server,
         Readiness(server, checks),
     ]
     return WorkerApp(components, server, name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Base:
+    """What nearly every part is given."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    crash: CrashPoints
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _State:
+    """What the parts share of the worker's own state."""
+
+    hand: JobsInHand
+    counters: Counters
+    circuit: GeneratorCircuit
+
+
+def _run_job(
+    base: _Base,
+    state: _State,
+    *,
+    enqueue: EnqueueGateway,
+    assets: AssetsGateway,
+    patience: Patience,
+    generator: Generator,
+) -> RunJob:
+    settings = base.settings
+    make_image = MakeImage(
+        generator=generator,
+        store=assets,
+        records=enqueue,
+        circuit=state.circuit,
+        counters=state.counters,
+        at_once=settings.images_at_once,
+        timeout_seconds=settings.image_timeout_seconds,
+        clock=base.clock,
+        ids=base.ids,
+        crash=base.crash,
+    )
+    load = LoadReferences(assets, at_once=settings.downloads_at_once, patience=patience)
+    return RunJob(records=enqueue, load_references=load, make_image=make_image, crash=base.crash)
+
+
+def _consumer(
+    base: _Base,
+    state: _State,
+    *,
+    broker: Broker,
+    enqueue: EnqueueGateway,
+    carrier: Carrier,
+    keeper: LeaseKeeper,
+) -> Consumer:
+    return Consumer(
+        broker,
+        lanes=base.settings.lanes,
+        claims=enqueue,
+        hand=state.hand,
+        circuit=state.circuit,
+        carry=carrier.carry,
+        renew_soon=keeper.wake,
+        ids=base.ids,
+        crash=base.crash,
+    )
+
+
+def _blob_urls(base: _Base) -> BlobUrls:
+    try:
+        return open_blob_urls(base.settings.blob_url, clock=base.clock, ids=base.ids)
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
 
 
 def open_generator(settings: Settings, clock: Clock) -> Generator:
@@ -199,25 +242,35 @@ def open_generator(settings: Settings, clock: Clock) -> Generator:
         raise SettingsError([str(error)]) from None
 
 
-def _client(settings: Settings, target: str, service: str, subject: str, clock: Clock) -> RpcClient:
+def _client(base: _Base, target: str, service: str, subject: str) -> RpcClient:
     tokens = service_tokens(
-        secret=settings.service_secret,
+        secret=base.settings.service_secret,
         subject=subject,
         target=service,
         scope="worker",
-        clock=clock,
+        clock=base.clock,
     )
-    return RpcClient(open_channel(target, settings.client_tls()), tokens)
+    return RpcClient(open_channel(target, base.settings.client_tls()), tokens)
 
 
-def _server(settings: Settings, servicer: WorkerServicer, clock: Clock) -> GrpcServer:
+def _server(base: _Base, state: _State, facts: WorkerFacts, consumer: Consumer) -> GrpcServer:
+    settings = base.settings
+    servicer = WorkerServicer(
+        facts=facts,
+        consumer=consumer,
+        hand=state.hand,
+        circuit=state.circuit,
+        counters=state.counters,
+        clock=base.clock,
+    )
+
     def register(server: grpc.aio.Server) -> None:
         worker_pb2_grpc.add_WorkerServiceServicer_to_server(servicer, server)
 
     return GrpcServer(
         services=SERVICES,
         register=register,
-        authenticator=settings.authenticator("worker", clock),
+        authenticator=settings.authenticator("worker", base.clock),
         address=settings.listen,
         tls=settings.server_tls(),
         limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),

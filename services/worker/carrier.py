@@ -89,7 +89,9 @@ class Carrier:
 
     async def _work(self, job: JobInHand) -> Ending:
         """Does the work in a task of its own, which may be stopped without stopping this one."""
-        work = self._owner.spawn(self._guarded(job), name=f"work.{job.claim.lease.job_id}")
+        work: asyncio.Task[Ending] = self._owner.spawn(
+            self._guarded(job), name=f"work.{job.claim.lease.job_id}"
+        )
         job.worked_by(work)
         try:
             await asyncio.wait([work])
@@ -106,8 +108,8 @@ class Carrier:
         """The work; what goes wrong with it beyond its outcomes costs this attempt alone."""
         try:
             return await self._run(job)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker and its other jobs live on
-            log.error("job.fault", exc_info=error)
+        except Exception:  # noqa: BLE001 - whatever it is, the worker and its other jobs live on
+            log.exception("job.fault")
         await self._release(job, HandBack(Outcome.INTERNAL, "the worker failed on this job"))
         return Ending.RELEASED
 

@@ -15,7 +15,7 @@ GENERATORS = ("offline", "gemini")
 class Settings(CommonSettings):
     """What the worker is told by its environment."""
 
-    listen: str = setting("WORKER_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50054")
+    listen: str = setting("WORKER_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50053")
     name: str = setting("WORKER_NAME", "this worker's own name; empty: host-pid-random", "")
     slots: int = setting("WORKER_SLOTS", "jobs carried at once", 4, at_least=1)
     images_at_once: int = setting(
@@ -47,8 +47,6 @@ class Settings(CommonSettings):
     assets_target: str = setting("ASSETS_TARGET", "host:port of assets", "127.0.0.1:50052")
     broker_url: str = setting("BROKER_URL", "amqp:// or memory://", "memory://", secret=True)
     blob_url: str = setting("BLOB_URL", "s3:// or file:///, as assets has it")
-    blob_access_key: str = setting("BLOB_ACCESS_KEY", "access key of the store", "", secret=True)
-    blob_secret_key: str = setting("BLOB_SECRET_KEY", "secret key of the store", "", secret=True)
     generator: str = setting("GENERATOR", "offline or gemini", "offline")
     offline_delay_seconds: float = setting(
         "OFFLINE_DELAY_SECONDS", "how long an offline image takes at least", 0.0, at_least=0

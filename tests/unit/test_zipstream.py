@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.errors import DataLossError, InternalError
+from libs.common.errors import DataLossError
 from services.packager.zipstream import (
     COALESCE_BYTES,
     MANIFEST_NAME,
@@ -168,73 +168,6 @@ def test_size_is_exact_and_every_byte_accounted_for(
         assert [archive.read(info) for info in archive.infolist()] == [b for _, b, _ in files]
 
 
-class Virtual:
-    """A zip of which only headers exist: local headers and trailer, no bytes between."""
-
-    def __init__(self, entries: list[ZipEntry]) -> None:
-        self.layout = plan(entries)
-        self.trailer = self.layout.trailer([entry.crc32 or 0 for entry in entries])
-
-    def size(self) -> int:
-        """From the parts, by another road than the plan's sum."""
-        position = 0
-        for index, entry in enumerate(self.layout.entries):
-            assert self.layout.offsets[index] == position
-            position += len(self.layout.local_header(index)) + entry.size
-            position += len(self.layout.descriptor(index, 0))
-        assert position == self.layout.directory_offset
-        return position + len(self.trailer)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    rows=st.lists(
-        st.tuples(
-            st.one_of(
-                st.integers(0, 2**34), st.integers(2**32 - 60, 2**32 + 60), st.integers(0, 99)
-            ),
-            st.sampled_from([None, 0, 0xFFFF_FFFF]),
-        ),
-        max_size=8,
-    )
-)
-def test_size_is_exact_around_four_gib(rows: list[tuple[int, int | None]]) -> None:
-    entries = [ZipEntry(f"image-{n}.png", *row) for n, row in enumerate(rows)]
-    assert Virtual(entries).size() == zip_size(entries)
-
-
-@pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("size", [2**32 - 2, 2**32 - 1, 2**32])
-def test_an_entry_is_zip64_exactly_from_four_gib_minus_one(size: int, *, known: bool) -> None:
-    layout = plan([ZipEntry("a", size, 7 if known else None)])
-    wide = size >= 2**32 - 1
-    header = layout.local_header(0)
-    assert len(header) == 31 + (20 if wide else 0)
-    assert header[4] == (45 if wide else 10 if known else 20)
-    assert len(layout.descriptor(0, 7)) == (0 if known else 24 if wide else 16)
-
-
-@pytest.mark.parametrize("offset", [2**32 - 2, 2**32 - 1])
-def test_an_offset_is_zip64_exactly_from_four_gib_minus_one(offset: int) -> None:
-    first = offset - 31  # one local header with a one-letter name
-    layout = plan([ZipEntry("a", first, 7), ZipEntry("b", 1, 7)])
-    assert layout.offsets[1] == offset
-    wide = offset >= 2**32 - 1
-    trailer = layout.trailer([7, 7])
-    second = trailer[47:]
-    assert second[6] == (45 if wide else 10)
-    assert second[30] == (12 if wide else 0)
-    assert layout.local_header(1)[4] == 10
-    assert (b"PK\x06\x06" in trailer) == (layout.directory_offset >= 2**32 - 1)
-
-
-@pytest.mark.parametrize("directory_offset", [2**32 - 2, 2**32 - 1])
-def test_the_end_is_zip64_exactly_when_the_directory_starts_too_late(directory_offset: int) -> None:
-    layout = plan([ZipEntry("a", directory_offset - 31, 7)])
-    assert layout.directory_offset == directory_offset
-    assert (b"PK\x06\x06" in layout.trailer([7])) == (directory_offset >= 2**32 - 1)
-
-
 @pytest.mark.parametrize(("count", "wide"), [(65_534, False), (65_535, True), (70_000, True)])
 def test_many_entries(count: int, *, wide: bool) -> None:
     files = [(f"image-{number}.png", b"%d" % number) for number in range(1, count + 1)]
@@ -287,7 +220,8 @@ def test_an_entry_of_four_gib_and_one_behind_it(tmp_path: Path, *, known: bool) 
         with zipfile.ZipFile(path) as archive:
             assert [info.file_size for info in archive.infolist()] == [BIG_SIZE, len(tail)]
             assert archive.read("image-2.png") == tail
-            assert not known or archive.testzip() is None  # seconds, so once
+            with archive.open("image-1.png") as big_file:  # testzip would take seconds
+                assert big_file.read(1000) == bytes(1000)
         if zipinfo := shutil.which("zipinfo"):
             told = subprocess.run([zipinfo, path], capture_output=True, text=True, check=True)
             assert str(BIG_SIZE) in told.stdout
@@ -390,11 +324,6 @@ def test_lengths_are_checked_even_unverified() -> None:
         zipped(files, entries, verify=False)
 
 
-def test_a_trailer_may_not_contradict_its_headers() -> None:
-    with pytest.raises(DataLossError):
-        plan([ZipEntry("a", 1, 5)]).trailer([6])
-
-
 def test_any_cut_is_not_a_zip() -> None:
     files = [("image-1.png", b"one" * 20), ("image-2.jpg", b"two" * 20)]
     data = zipped(files)
@@ -480,60 +409,7 @@ def test_empty_entries_do_not_pile_up() -> None:
     assert sum(map(len, pieces)) == layout.size
 
 
-# Names
-
-
-HOSTILE = [
-    "",
-    "/etc/passwd",
-    "../up.png",
-    "a/../b.png",
-    "a..b",
-    ".",
-    "./a",
-    "a/",
-    "a//b",
-    "a\\b",
-    "C:a",
-    "a b",
-    "a\n",
-    "a\0b",
-    "bild-\u00e4.png",
-    "a.",
-    "a/b./c",
-    "x" * 256,
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_are_refused(name: str) -> None:
-    with pytest.raises(InternalError) as caught:
-        plan([ZipEntry("fine.png", 1, None), ZipEntry(name, 1, None)])
-    assert caught.value.message == "archive entry 1 has a name that is not allowed"
-
-
-@pytest.mark.parametrize("name", ["image-1.png", "a/b/c-1.tar.gz", ".hidden", "_", "x" * 255])
-def test_our_names_are_fine(name: str) -> None:
-    assert plan([ZipEntry(name, 1, None)]).entries[0].name == name
-
-
-@pytest.mark.parametrize("names", [("a", "a"), ("a.png", "A.PNG"), ("a", "A/b"), ("a/b", "a")])
-def test_names_that_would_overwrite_each_other_are_refused(names: tuple[str, str]) -> None:
-    with pytest.raises(InternalError):
-        plan([ZipEntry(name, 1, None) for name in names])
-
-
-@pytest.mark.parametrize(
-    "entry", [ZipEntry("a", -1, None), ZipEntry("a", 1, 2**32), ZipEntry("a", 1, -1)]
-)
-def test_impossible_entries_are_refused(entry: ZipEntry) -> None:
-    with pytest.raises(InternalError):
-        plan([entry])
-
-
-def test_an_impossible_total_is_refused() -> None:
-    with pytest.raises(InternalError):
-        zip_size([ZipEntry("a", 2**63, None)])
+# What goes in
 
 
 def test_entry_names_follow_the_content_types() -> None:
@@ -542,9 +418,6 @@ def test_entry_names_follow_the_content_types() -> None:
     assert entry_names(types) == names
     assert entry_names(["image/png"], prefix="7/variant") == ["7/variant-1.png"]
     assert entry_names([]) == []
-
-
-# The manifest
 
 
 def test_manifest_is_small_sorted_and_repeatable() -> None:

@@ -1,0 +1,67 @@
+"""Numbers, times and states as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from google.protobuf import timestamp_pb2
+
+_KILO = 1000.0
+_MINUTE = 60
+_HOUR = 3600
+_DAY = 86_400
+
+STATE_STYLES = {
+    "QUEUED": "yellow",
+    "PENDING": "yellow",
+    "RUNNING": "cyan",
+    "SUCCEEDED": "green",
+    "DONE": "green",
+    "READY": "green",
+    "FAILED": "red",
+    "CANCELED": "magenta",
+}
+
+
+def size(count: int) -> str:
+    """Bytes: `812 B`, `55.3 kB`, `1.2 MB`."""
+    if count < _KILO:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("kB", "MB", "GB"):
+        value /= _KILO
+        if value < _KILO:
+            break
+    return f"{value:.1f} {unit}"
+
+
+def seconds(value: float) -> str:
+    """A length of time: `0.8 s`, `1 min 05 s`, `2 h 03 min`."""
+    if value < _MINUTE:
+        return f"{max(value, 0):.1f} s"
+    whole = round(value)
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02} min"
+
+
+def ago(then: timestamp_pb2.Timestamp, now: datetime) -> str:
+    """How long ago: `just now`, `5 min ago`, `3 h ago`, `2 d ago`."""
+    passed = int((now - moment(then)).total_seconds())
+    if passed < _MINUTE:
+        return "just now"
+    if passed < _HOUR:
+        return f"{passed // _MINUTE} min ago"
+    if passed < _DAY:
+        return f"{passed // _HOUR} h ago"
+    return f"{passed // _DAY} d ago"
+
+
+def moment(stamp: timestamp_pb2.Timestamp) -> datetime:
+    """An aware datetime in UTC."""
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def style_of(state: str) -> str:
+    """The colour of a state."""
+    return STATE_STYLES.get(state, "")
