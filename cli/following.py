@@ -1,0 +1,80 @@
+"""Follows a job to its end, whatever happens to the stream: the cursor brings it back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+from cli.connection import Connection
+from cli.errors import NotRunningError
+from contentshop.enqueue.v1 import enqueue_pb2
+from libs.common.backoff import Backoff
+from libs.common.errors import ResourceExhaustedError, UnavailableError
+
+FIRST_PATIENCE_SECONDS = 3.0  # before anything was heard
+PATIENCE_SECONDS = 60.0  # of silence, once the server was there
+BACKOFF = Backoff(first_seconds=0.2, max_seconds=3.0)
+
+Notice = Callable[[str], None]
+
+
+async def follow(
+    shop: Connection,
+    job_id: int,
+    *,
+    after: int = 0,
+    notice: Notice,
+    known_to_run: bool = False,
+) -> AsyncIterator[enqueue_pb2.WatchJobResponse]:
+    """Every message of the job's watch, heartbeats apart, the last of them final.
+
+    Args:
+        shop: where the job is; its addresses may change on the way.
+        job_id: the job.
+        after: the last event number seen.
+        notice: told, in a sentence, when the stream broke and when it is back.
+        known_to_run: the server answered just now, so a silence is worth waiting out.
+
+    Raises:
+        NotRunningError: nobody answered for PATIENCE_SECONDS.
+        ContentshopError: the server refused.
+    """
+    cursor = after
+    failures = 0
+    heard = known_to_run
+    heard_at = shop.clock.monotonic()
+    while True:
+        broken: Exception | None = None
+        request = enqueue_pb2.WatchJobRequest(job_id=job_id, after_sequence=cursor)
+        try:
+            async with aclosing(shop.enqueue.stream(lambda stub: stub.WatchJob, request)) as stream:
+                async for response in stream:
+                    if failures:
+                        notice("connected again")
+                    failures, heard, heard_at = 0, True, shop.clock.monotonic()
+                    cursor = max(cursor, response.sequence)
+                    if response.WhichOneof("update") != "heartbeat":
+                        yield response
+                    if response.final:
+                        return
+        except (UnavailableError, ResourceExhaustedError, NotRunningError) as error:
+            broken = error
+        silence = shop.clock.monotonic() - heard_at
+        if broken is not None and silence > (PATIENCE_SECONDS if heard else _first(broken)):
+            raise broken
+        failures += 1
+        if failures == 1:
+            notice("the connection is gone; trying again")
+        await asyncio.sleep(_pause(failures, broken, shop))
+
+
+def _first(broken: Exception) -> float:
+    return 0.0 if isinstance(broken, NotRunningError) else FIRST_PATIENCE_SECONDS
+
+
+def _pause(failures: int, broken: Exception | None, shop: Connection) -> float:
+    wait = BACKOFF.wait(failures, shop.ids)
+    if isinstance(broken, ResourceExhaustedError):
+        return max(wait, broken.retry_after_seconds or 0.0)
+    return wait
