@@ -1,3 +1,4 @@
+# ruff: noqa: N802, ARG002 - the names and arguments are gRPC's
 """The worker's gRPC door: a look at it, and the way to send it home."""
 
 from __future__ import annotations
@@ -43,23 +44,23 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._counters = counters
         self._clock = clock
 
-    async def GetWorker(self, request: pb.GetWorkerRequest, context: Any) -> pb.GetWorkerResponse:  # noqa: N802, ARG002 - gRPC's names
+    async def GetWorker(self, request: pb.GetWorkerRequest, context: Any) -> pb.GetWorkerResponse:
         """What the worker is doing."""
         return pb.GetWorkerResponse(worker=self._worker())
 
-    async def DrainWorker(  # noqa: N802 - gRPC's name
+    async def DrainWorker(
         self,
-        request: pb.DrainWorkerRequest,  # noqa: ARG002 - nothing is asked
-        context: Any,  # noqa: ARG002
+        request: pb.DrainWorkerRequest,
+        context: Any,
     ) -> pb.DrainWorkerResponse:
         """Takes no further jobs; what runs is finished."""
         await self._consumer.drain()
         return pb.DrainWorkerResponse(worker=self._worker())
 
-    async def ResumeWorker(  # noqa: N802 - gRPC's name
+    async def ResumeWorker(
         self,
-        request: pb.ResumeWorkerRequest,  # noqa: ARG002 - nothing is asked
-        context: Any,  # noqa: ARG002
+        request: pb.ResumeWorkerRequest,
+        context: Any,
     ) -> pb.ResumeWorkerResponse:
         """Takes jobs again."""
         await self._consumer.resume()

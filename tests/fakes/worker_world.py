@@ -1,3 +1,4 @@
+# ruff: noqa: N802, ARG002 - the names and arguments are gRPC's
 """What a worker talks to, in memory but over real gRPC: enqueue, assets and a scripted generator.
 
 They keep the promises of the protos, and can be told to be away or to lose an answer.

@@ -1,0 +1,115 @@
+"""The broker's door: what enqueue says of jobs, on the queue `assets.jobs`."""
+
+from __future__ import annotations
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from contentshop.enqueue.v1 import job_pb2, messages_pb2
+from libs.common.auth import TEAM_PATTERN
+from libs.common.backoff import Backoff
+from libs.common.broker import Broker, Delivery, Subscription
+from libs.common.clock import Clock
+from libs.common.errors import AbortedError, UnavailableError
+from libs.common.ids import Ids
+from services.assets.usecases.deps import Deps
+from services.assets.usecases.jobs import JobInputs, end_job, keep_inputs
+
+log = structlog.get_logger()
+
+QUEUE = "assets.jobs"
+SCHEMA_VERSION = 1
+PREFETCH = 16
+# A database that is away is waited for with the delivery in hand: giving it back would count
+# towards its delivery limit, and a job's end must not be lost to an outage.
+PATIENCE_SECONDS = 300.0
+
+
+class JobMessages:
+    """Takes in job.enqueued and job.ended, each until its change is committed.
+
+    Args:
+        deps: what the use cases need.
+        broker: where from.
+        clock: for waits.
+        ids: for jitter.
+    """
+
+    def __init__(self, deps: Deps, broker: Broker, clock: Clock, ids: Ids) -> None:
+        self._deps = deps
+        self._broker = broker
+        self._clock = clock
+        self._ids = ids
+        self._backoff = Backoff(first_seconds=0.2, max_seconds=5.0)
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Subscribes; the broker may come later."""
+        self._subscription = await self._broker.consume(QUEUE, self._take, prefetch=PREFETCH)
+
+    async def stop(self) -> None:
+        """Ends the subscription; what is in hand comes again."""
+        if self._subscription is not None:
+            await self._subscription.close()
+
+    async def _take(self, delivery: Delivery) -> None:
+        message = _read(delivery.body)
+        if message is None:
+            log.warning("message.rejected", queue=QUEUE, bytes=len(delivery.body))
+            await delivery.reject()
+            return
+        await self._patiently(message)
+        await delivery.ack()
+
+    async def _patiently(self, message: messages_pb2.JobEnded) -> None:
+        gives_up_at = self._clock.monotonic() + PATIENCE_SECONDS
+        failures = 0
+        while True:
+            try:
+                await self._apply(message)
+            except (UnavailableError, AbortedError) as error:
+                if self._clock.monotonic() > gives_up_at:
+                    raise
+                failures += 1
+                log.warning("message.waits", job_id=message.job_id, reason=error.reason)
+                await self._clock.sleep(self._backoff.wait(failures, self._ids))
+            else:
+                return
+
+    async def _apply(self, message: messages_pb2.JobEnded) -> None:
+        job = JobInputs(message.team, message.job_id, message.pin_token)
+        if message.state == job_pb2.JOB_STATE_UNSPECIFIED:
+            await keep_inputs(self._deps, job)
+        else:
+            outputs = [output.file_id for output in message.outputs]
+            await end_job(self._deps, job, outputs, message.source_task_id)
+
+
+def _read(body: bytes) -> messages_pb2.JobEnded | None:
+    """The message, or None for what this version does not know.
+
+    A delivery does not say its routing key, and need not: job.enqueued is the beginning of
+    job.ended, and lacks the state that every end has.
+    """
+    message = messages_pb2.JobEnded()
+    try:
+        message.ParseFromString(body)
+    except DecodeError:
+        return None
+    known = (
+        message.schema_version == SCHEMA_VERSION
+        and message.job_id > 0
+        and TEAM_PATTERN.fullmatch(message.team) is not None
+        and message.state in _KNOWN_STATES
+    )
+    return message if known else None
+
+
+_KNOWN_STATES = frozenset(
+    {
+        job_pb2.JOB_STATE_UNSPECIFIED,
+        job_pb2.JOB_STATE_SUCCEEDED,
+        job_pb2.JOB_STATE_FAILED,
+        job_pb2.JOB_STATE_CANCELED,
+    }
+)

@@ -1,0 +1,1 @@
+"""The verbs of assets: each opens one transaction, and declares what it needs."""

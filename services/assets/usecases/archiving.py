@@ -1,0 +1,74 @@
+"""Archives: the packager writes the bytes by blob_url, assets makes them a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from services.assets.domain import (
+    Content,
+    File,
+    FileKind,
+    NewFile,
+    Slot,
+    blob_key,
+    is_archive_key,
+)
+from services.assets.store import files
+from services.assets.usecases.deps import Deps
+from services.assets.usecases.resolving import ReadableFile, readable
+
+
+@dataclass(frozen=True, slots=True)
+class WritableBlob:
+    """A key for a new blob and the blob_url to write it by."""
+
+    blob_key: str
+    write_url: str
+
+
+def begin_archive(deps: Deps, team: str) -> WritableBlob:
+    """Where a zip may be written; it is nobody's file until `store_archive`."""
+    key = blob_key(team, FileKind.ARCHIVE, deps.ids.token())
+    return WritableBlob(key, deps.blobs.write_url(key))
+
+
+async def store_archive(
+    deps: Deps, team: str, key: str, filename: str, content: Content, job_id: int
+) -> File:
+    """The file of a written zip; the same one again for the same key.
+
+    Raises:
+        InvalidArgumentError: the key is not one that BeginArchive gave to this team.
+        FailedPreconditionError: BLOB_INCOMPLETE, there is no blob of this size, or it has waited
+            so long that the orphan sweep may take it.
+        NotFoundError: it was stored, and deleted since.
+    """
+    if not is_archive_key(team, key):
+        raise InvalidArgumentError("the blob key is not of BeginArchive", reason="BAD_BLOB_KEY")
+    async with deps.db.read(team) as tx:
+        known = await files.find_blob(tx, team, key)
+    if known is not None:
+        return known
+    stat = await deps.blobs.stat(key)
+    sweepable = deps.clock.now() - timedelta(seconds=deps.figures.orphan_seconds / 2)
+    if stat is None or stat.size != content.size_bytes or stat.modified < sweepable:
+        raise FailedPreconditionError(
+            "there is no fresh blob of this size under the key", reason="BLOB_INCOMPLETE"
+        )
+    new = NewFile(team, FileKind.ARCHIVE, filename, key, content, Slot(job_id=job_id))
+    async with deps.db.transaction(team) as tx:
+        file = await files.add(tx, new) or await files.find_blob(tx, team, key)
+    if file is None:
+        raise NotFoundError("file")
+    return file
+
+
+async def resolve_archive(deps: Deps, team: str, file_id: int) -> ReadableFile:
+    """An archive and where to read it; NotFoundError, also for files that are no archives."""
+    async with deps.db.read(team) as tx:
+        file = await files.find(tx, team, file_id)
+    if file is None or file.kind is not FileKind.ARCHIVE:
+        raise NotFoundError("file")
+    return readable(deps, file)

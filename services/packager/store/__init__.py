@@ -1,0 +1,1 @@
+"""Every SQL statement of the packager: functions that take a Tx and never commit."""

@@ -1,0 +1,72 @@
+"""The tables of the `packager` database, with named constraints."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from libs.common.db import Instant, Json, id_column
+
+metadata = sa.MetaData()
+
+_PENDING = sa.text("state = 'PENDING'")
+_TO_REPORT = sa.text("report_at IS NOT NULL")
+
+archives = sa.Table(
+    "archives",
+    metadata,
+    id_column(),
+    sa.Column("team", sa.Text, nullable=False),
+    sa.Column("job_id", sa.BigInteger, nullable=False),
+    # What it is; written once.
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("images", Json, nullable=False),  # [[index, file id], …] in the zip's order
+    sa.Column("image_count", sa.Integer, nullable=False),
+    sa.Column("finish_time_ms", sa.BigInteger, nullable=False),  # the job's
+    sa.Column("created_at", Instant, nullable=False),
+    # Where it stands.
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("file_id", sa.BigInteger),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("error_reason", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("finished_at", Instant),
+    # The build.
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("fence", sa.BigInteger, nullable=False),
+    sa.Column("try_at", Instant, nullable=False),
+    sa.Column("lease_until", Instant),
+    # A whole zip that is no file of assets yet, as far as we know.
+    sa.Column("written_key", sa.Text),
+    sa.Column("written_bytes", sa.BigInteger),
+    sa.Column("written_sha256", sa.Text),
+    sa.Column("written_crc32", sa.BigInteger),  # unsigned, so no INTEGER
+    # The report to enqueue; report_at NULL: nothing to say.
+    sa.Column("report_at", Instant),
+    sa.Column("report_failures", sa.Integer, nullable=False),
+    sa.Column("reported_at", Instant),
+    sa.CheckConstraint("state IN ('PENDING','READY','FAILED')", name="archives_state_known"),
+    sa.CheckConstraint(
+        "state <> 'READY' OR (file_id IS NOT NULL AND size_bytes IS NOT NULL)",
+        name="archives_ready_has_file",
+    ),
+    sa.CheckConstraint(
+        "state <> 'FAILED' OR error_reason IS NOT NULL", name="archives_failed_says_why"
+    ),
+    sa.UniqueConstraint("team", "job_id", name="archives_job"),
+    sa.Index("archives_to_build", "try_at", postgresql_where=_PENDING, sqlite_where=_PENDING),
+    sa.Index(
+        "archives_to_report", "report_at", postgresql_where=_TO_REPORT, sqlite_where=_TO_REPORT
+    ),
+    sqlite_autoincrement=True,
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("team", sa.Text, primary_key=True),
+    sa.Column("method", sa.Text, primary_key=True),
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("body_hash", sa.Text, nullable=False),
+    sa.Column("archive_id", sa.BigInteger, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+)
