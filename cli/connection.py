@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import grpc
 
@@ -36,7 +36,9 @@ TRIES = 5  # about three seconds in all
 BACKOFF = Backoff(first_seconds=0.2, max_seconds=2.0)
 ISSUER = "contentshop"
 # What gRPC itself says when there is nobody; our servers never word it so.
-_NOBODY = re.compile(r"failed to connect|ipv[46]:|connection re|socket closed|dns |name resol", re.I)
+_NOBODY = re.compile(
+    r"failed to connect|ipv[46]:|connection re|socket closed|dns |name resol", re.IGNORECASE
+)
 
 StubT = TypeVar("StubT")
 
@@ -169,7 +171,9 @@ class Remote(Generic[StubT]):
                     raise self._away(error, target) from None
             await asyncio.sleep(BACKOFF.wait(failures, self._ids))
 
-    async def stream(self, method: Callable[[StubT], Any], request: Any) -> AsyncIterator[Any]:
+    async def stream(
+        self, method: Callable[[StubT], Any], request: Any
+    ) -> AsyncGenerator[Any, None]:
         """The answers to one request; one try."""
         target, client, stub = self._reach()
         async with aclosing(client.stream(method(stub), request)) as responses:  # type: ignore[type-var]
@@ -209,7 +213,7 @@ class Connection:
         self.assets = Remote("assets", source, AssetsServiceStub, tls=tls, ids=self.ids)
         self.packager = Remote("packager", source, PackagerServiceStub, tls=tls, ids=self.ids)
 
-    async def __aenter__(self) -> Connection:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -219,7 +223,7 @@ class Connection:
 
 def connect(data: Path | None, team: str | None) -> Connection:
     """The connection that options and environment ask for; --data goes before the environment."""
-    settings = env.load(CliSettings, env.process_environ())
+    settings = cli_settings()
     clock = SystemClock()
     targets = {
         "enqueue": settings.enqueue,
@@ -258,9 +262,13 @@ def _token_or_hint(source: FolderSource) -> Callable[[], str]:
     return token
 
 
-def data_folder(data: Path | None, settings: CliSettings | None = None) -> DataFolder:
+def cli_settings() -> CliSettings:
+    """What the environment says."""
+    return env.load(CliSettings, env.process_environ())
+
+
+def data_folder(data: Path | None, settings: CliSettings) -> DataFolder:
     """The folder that --data, CONTENTSHOP_DATA or the default names."""
-    settings = settings or env.load(CliSettings, env.process_environ())
     return DataFolder(data or Path(settings.data or DEFAULT_DATA))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ async def upload(shop: Connection, photo: Photo, request_id: str) -> assets_pb2.
 
     async def messages() -> AsyncIterator[assets_pb2.UploadFileRequest]:
         yield assets_pb2.UploadFileRequest(header=header)
-        with photo.path.open("rb") as file:
+        with await asyncio.to_thread(photo.path.open, "rb") as file:
             while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                 yield assets_pb2.UploadFileRequest(chunk=chunk)
 
@@ -199,7 +199,9 @@ def make_folder(folder: Path) -> None:
         ) from None
 
 
-async def _save(open_stream: Callable[[], AsyncIterator[Any]], path: Path, shop: Connection) -> int:
+async def _save(
+    open_stream: Callable[[], AsyncGenerator[Any, None]], path: Path, shop: Connection
+) -> int:
     """The bytes of a download in a file that appears whole; tried again from its start."""
     part = path.with_name(f".{path.name}.part")
     failures = 0
@@ -220,11 +222,11 @@ async def _save(open_stream: Callable[[], AsyncIterator[Any]], path: Path, shop:
         part.unlink(missing_ok=True)
 
 
-async def _receive(stream: AsyncIterator[Any], file: BinaryIO) -> int:
+async def _receive(stream: AsyncGenerator[Any, None], file: BinaryIO) -> int:
     facts: Any = None
     digest = hashlib.sha256()
     size = 0
-    async with aclosing(stream) as responses:  # type: ignore[type-var]  # it is a generator
+    async with aclosing(stream) as responses:
         async for response in responses:
             if response.WhichOneof("part") != "chunk":
                 facts = getattr(response, response.WhichOneof("part"))

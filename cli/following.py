@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from cli.connection import Connection
@@ -26,7 +26,7 @@ async def follow(
     after: int = 0,
     notice: Notice,
     known_to_run: bool = False,
-) -> AsyncIterator[enqueue_pb2.WatchJobResponse]:
+) -> AsyncGenerator[enqueue_pb2.WatchJobResponse, None]:
     """Every message of the job's watch, heartbeats apart, the last of them final.
 
     Args:

@@ -59,7 +59,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="DIR",
-        help="Data folder of the running house [default: ./data, or CONTENTSHOP_DATA]",
+        help="Data folder of the running house (./data, or CONTENTSHOP_DATA)",
         show_default=False,
         rich_help_panel="Connection",
     ),
@@ -69,7 +69,7 @@ TeamOption = Annotated[
     typer.Option(
         "--team",
         metavar="TEAM",
-        help="Team to act for [default: demo, or CONTENTSHOP_TEAM]",
+        help="Team to act for (demo, or CONTENTSHOP_TEAM)",
         show_default=False,
         rich_help_panel="Connection",
     ),
@@ -86,7 +86,7 @@ OutOption = Annotated[
         "--out",
         "-o",
         metavar="DIR",
-        help="Folder for images and zip [default: out/job-ID]",
+        help="Folder for images and zip (out/job-ID)",
         show_default=False,
     ),
 ]
@@ -95,7 +95,9 @@ VariationsOption = Annotated[
 ]
 AspectRatioOption = Annotated[
     str,
-    typer.Option("--aspect-ratio", metavar="W:H", help="Such as 1:1, 4:5, 16:9", show_default=False),
+    typer.Option(
+        "--aspect-ratio", metavar="W:H", help="Such as 1:1, 4:5, 16:9", show_default=False
+    ),
 ]
 QualityOption = Annotated[QualityWord, typer.Option("--quality", help="How much care")]
 FormatOption = Annotated[FormatWord, typer.Option("--format", help="The wished file format")]

@@ -108,6 +108,8 @@ def show_problem(problem: Problem, *, as_json: bool) -> None:
     )
     console.print(sentence, soft_wrap=True)
     for where, what in problem.details:
-        console.print(Text(f"  {where}: ", style="bold").append(what, style="not bold"), soft_wrap=True)
+        console.print(
+            Text(f"  {where}: ", style="bold").append(what, style="not bold"), soft_wrap=True
+        )
     if problem.hint:
         console.print(Text(f"  {problem.hint}", style="cyan"), soft_wrap=True)

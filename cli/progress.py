@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -90,7 +90,7 @@ class LineProgress:
 
 
 def event_line(event: job_pb2.JobEvent, job: job_pb2.Job) -> str:
-    """An event in one line: `job 12: image 2 done (2/4), 1024×1024  1.3 MB`."""
+    """An event in one line: `job 12: image 2 done (2/4)`."""
     kind = enum_word(job_pb2.JobEventKind.DESCRIPTOR, event.kind)
     text = kind.lower().replace("_", " ").replace("archive", "zip")
     if event.image_index:
@@ -128,7 +128,7 @@ class LiveProgress:
             console=console, get_renderable=self._render, refresh_per_second=12, transient=False
         )
 
-    def __enter__(self) -> LiveProgress:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 

@@ -27,11 +27,11 @@ def size(count: int) -> str:
     """Bytes: `812 B`, `55.3 kB`, `1.2 MB`."""
     if count < _KILO:
         return f"{count} B"
-    value = float(count)
-    for unit in ("kB", "MB", "GB"):
+    value, unit = float(count), "B"
+    units = ["GB", "MB", "kB"]
+    while value >= _KILO and units:
         value /= _KILO
-        if value < _KILO:
-            break
+        unit = units.pop()
     return f"{value:.1f} {unit}"
 
 

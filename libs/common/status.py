@@ -114,8 +114,10 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.ContentshopError:
             retry_after_seconds=retry_after,
             quota_subject=subject,
         )
-    if cls is None or cls is errors.NotFoundError:
+    if cls is None or cls is errors.NotFoundError or (cls is errors.InternalError and not reason):
         # CANCELLED, UNKNOWN and the like: not of our making, so nothing is known of the result.
+        # INTERNAL without our details is grpc.aio's own word for a write that crossed an answer
+        # (seen in 1 to 3 of 100 uploads that are answered at their header).
         return errors.UnavailableError(f"the call ended with {code.name}")
     return cls(message, reason=reason, metadata=metadata, retry_after_seconds=retry_after)
 

@@ -6,7 +6,7 @@ import asyncio
 import mmap
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -162,7 +162,7 @@ class Received:
 
 
 @contextmanager
-def _room_needed():  # type: ignore[no-untyped-def]  # the decorator types it
+def _room_needed() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -204,8 +204,7 @@ class Places:
 
     def _has_room(self, holder: str) -> bool:
         return (
-            sum(self._held.values()) < self._total
-            and self._held.get(holder, 0) < self._per_holder
+            sum(self._held.values()) < self._total and self._held.get(holder, 0) < self._per_holder
         )
 
     def _take(self, holder: str) -> None:

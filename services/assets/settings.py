@@ -29,6 +29,9 @@ class Settings(CommonSettings):
     blob_url: str = setting("BLOB_URL", "file:///folder or s3://…")
     blob_access_key: str = setting("BLOB_ACCESS_KEY", "of the S3 store", "", secret=True)
     blob_secret_key: str = setting("BLOB_SECRET_KEY", "of the S3 store", "", secret=True)
+    blob_create_bucket: bool = setting(
+        "BLOB_CREATE_BUCKET", "make a missing bucket at start", False
+    )
     upload_hosts: tuple[str, ...] = setting(
         "ASSETS_UPLOAD_HOSTS", "hosts (host or host:port) of absolute upload URLs", ()
     )
@@ -44,6 +47,9 @@ class Settings(CommonSettings):
     spool_bytes: int = setting(
         "ASSETS_SPOOL_BYTES", "of a generated image kept in memory, the rest on disk", 16 * _MIB
     )
+    spool_folder: str = setting(
+        "ASSETS_SPOOL_FOLDER", "where that is; empty: the system's folder", ""
+    )
     chunk_seconds: float = setting(
         "ASSETS_CHUNK_SECONDS", "wait for the next bytes of an upload", 15.0, at_least=0.01
     )
@@ -54,7 +60,9 @@ class Settings(CommonSettings):
     uploads_per_team: int = setting(
         "ASSETS_UPLOADS_PER_TEAM", "of them, for one team", 8, at_least=1
     )
-    generated: int = setting("ASSETS_GENERATED", "generated images taken in at once", 16)
+    generated: int = setting(
+        "ASSETS_GENERATED", "generated images taken in at once", 16, at_least=1
+    )
     place_seconds: float = setting(
         "ASSETS_PLACE_SECONDS", "wait for a place before SERVER_BUSY", 10.0, at_least=0
     )
@@ -62,7 +70,7 @@ class Settings(CommonSettings):
         "ASSETS_IMAGING_THREADS", "images inspected at once", 2, at_least=1
     )
     pin_seconds: float = setting(
-        "ASSETS_PIN_SECONDS", "life of a pin until its job is known", 600.0, at_least=1
+        "ASSETS_PIN_SECONDS", "life of a pin until its job is known", 600.0, at_least=0.05
     )
     removal_seconds: float = setting(
         "ASSETS_REMOVAL_SECONDS", "from deletion to the blob's removal", 300.0, at_least=0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from libs.common.db import Id, Instant
+from libs.common.db import Instant, id_column
 
 metadata = sa.MetaData()
 
@@ -15,7 +15,7 @@ _DELETED = sa.text("deleted_at IS NOT NULL")
 files = sa.Table(
     "files",
     metadata,
-    sa.Column("id", Id, primary_key=True, autoincrement=True),
+    id_column(),
     sa.Column("team", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("filename", sa.Text, nullable=False),

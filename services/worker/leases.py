@@ -91,7 +91,12 @@ class LeaseKeeper:
 
     async def _round(self) -> None:
         self._drop_expired()
-        held = [job.claim.lease for job in self._hand.jobs.values()]
+        # What is dropped must run out, though its tasks may take a moment to end.
+        held = [
+            job.claim.lease
+            for job in self._hand.jobs.values()
+            if job.stopped in {None, Stop.LEAVING}
+        ]
         asked_at = self._clock.monotonic()
         # A call that hangs must not hide that a lease runs out meanwhile.
         timeout = max(MIN_CALL_SECONDS, min(self._every, self._seconds_to_expiry()))

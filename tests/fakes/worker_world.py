@@ -29,6 +29,7 @@ from libs.common.errors import (
     LeaseLostError,
     NotFoundError,
     UnavailableError,
+    UnimplementedError,
 )
 from libs.common.grpc_server import GrpcServer
 from services.worker.domain import GeneratedImage, ImageRequest, Usage
@@ -45,6 +46,7 @@ class Faults:
         self.away: set[str] = set()
         self.lose_answers: Counter[str] = Counter()
         self.refuse: dict[str, ContentshopError] = {}
+        self.held: dict[str, asyncio.Event] = {}
 
     def before(self, method: str) -> None:
         self.calls[method] += 1
@@ -227,6 +229,16 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
         self.faults.after("ReleaseJob")
         return pb.ReleaseJobResponse(state=job_pb2.JOB_STATE_QUEUED)
 
+    async def GetJobOutputs(
+        self, request: pb.GetJobOutputsRequest, context: Any
+    ) -> pb.GetJobOutputsResponse:
+        raise UnimplementedError("not for workers")
+
+    async def RecordArchive(
+        self, request: pb.RecordArchiveRequest, context: Any
+    ) -> pb.RecordArchiveResponse:
+        raise UnimplementedError("not for workers")
+
 
 class FakeAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
     """Refuses images that begin with `BAD`; keeps what it stores in `stored`."""
@@ -285,13 +297,17 @@ class FakeAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         first = await anext(aiter(request_iterator))
         header = first.header
         self.headers.append(header)
+        if header.job_id in self.ended:
+            raise FailedPreconditionError("over", reason="JOB_ENDED")
+        if hold := self.faults.held.get("StoreGenerated"):
+            await hold.wait()
         parts = [part.chunk async for part in request_iterator]
         data = b"".join(parts)
         self.chunks.append(len(parts))
-        assert (header.size_bytes, header.team) == (len(data), TEAM)
+        assert header.team == TEAM
+        if header.size_bytes != len(data):  # a client that dies looks like an end of the stream
+            raise InvalidArgumentError("cut short", reason="SIZE_MISMATCH")
         assert header.sha256 == hashlib.sha256(data).hexdigest()
-        if header.job_id in self.ended:
-            raise FailedPreconditionError("over", reason="JOB_ENDED")
         if data.startswith(b"BAD"):
             raise InvalidArgumentError("no image", reason="NOT_AN_IMAGE")
         key = (header.job_id, header.image_index)
@@ -309,6 +325,21 @@ class FakeAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
             sha256=hashlib.sha256(kept).hexdigest(),
         )
         return backend_pb2.StoreGeneratedResponse(image=image, already_stored=already)
+
+    async def BeginArchive(
+        self, request: backend_pb2.BeginArchiveRequest, context: Any
+    ) -> backend_pb2.BeginArchiveResponse:
+        raise UnimplementedError("not for workers")
+
+    async def StoreArchive(
+        self, request: backend_pb2.StoreArchiveRequest, context: Any
+    ) -> backend_pb2.StoreArchiveResponse:
+        raise UnimplementedError("not for workers")
+
+    async def ResolveArchive(
+        self, request: backend_pb2.ResolveArchiveRequest, context: Any
+    ) -> backend_pb2.ResolveArchiveResponse:
+        raise UnimplementedError("not for workers")
 
 
 Script = Callable[[ImageRequest, int], Any]

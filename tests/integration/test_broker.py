@@ -178,6 +178,19 @@ async def test_a_handler_that_raises_gets_the_message_again(world: World) -> Non
     assert await world.dead() == []
 
 
+async def test_a_handler_that_cancels_itself_gets_the_message_again(world: World) -> None:
+    async def first_cancels(delivery: Delivery) -> None:
+        if len(seen.bodies) == 1:
+            raise asyncio.CancelledError
+        await delivery.ack()
+
+    seen = Recorder(first_cancels)
+    await world.broker.consume(QUEUE, seen, prefetch=1)
+    await world.ring("a")
+    await eventually(lambda: seen.bodies == ["a", "a"])
+    await eventually(lambda: world.has_ready(0))
+
+
 async def test_ending_a_delivery_twice_changes_nothing(world: World) -> None:
     async def thrice(delivery: Delivery) -> None:
         await delivery.ack()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contentshop.enqueue.v1 import execution_pb2
 from contentshop.worker.v1 import worker_pb2
 from libs.common.blobs import CHUNK_BYTES
 from libs.common.broker import LANES, lane_queue
@@ -201,7 +202,7 @@ async def test_stopping_lets_images_in_flight_end_and_releases_the_rest(house: H
     assert sorted(job.images.values()) == ["DONE", "DONE"]
     assert len(house.generator.requests) == 2
     assert (job.state, len(job.releases)) == ("QUEUED", 1)
-    assert job.releases[0].cause == job.releases[0].cause.__class__(1)
+    assert job.releases[0].cause == execution_pb2.RELEASE_CAUSE_DRAIN
     assert house.generator.closed
 
 

@@ -26,6 +26,7 @@ class Fault:
         location: of a redirect.
         cut_answer_after: close the connection after so many bytes of the answer's body.
         flip_answer_at, flip_request_at: turn one bit of this byte of the body.
+        stall_answer_after: send so many bytes of the answer's body, then nothing more.
         stall: read the request and never answer.
         drop_answer: let the server do it, and close without a word.
     """
@@ -36,6 +37,7 @@ class Fault:
     status: int = 0
     location: str = ""
     cut_answer_after: int | None = None
+    stall_answer_after: int | None = None
     flip_answer_at: int | None = None
     flip_request_at: int | None = None
     stall: bool = False
@@ -119,7 +121,12 @@ class FaultyHttp:
             if fault.drop_answer:
                 return
             writer.write(answer)
-            await _pump(up_reader, writer, fault.cut_answer_after, fault.flip_answer_at)
+            stop_after = fault.stall_answer_after
+            if stop_after is None:
+                stop_after = fault.cut_answer_after
+            await _pump(up_reader, writer, stop_after, fault.flip_answer_at)
+            if fault.stall_answer_after is not None:
+                await self._healed.wait()
         finally:
             self._open.discard(up_writer)
             up_writer.close()

@@ -17,9 +17,7 @@ async def ended(tx: Tx, team: str, job_id: int) -> bool:
 
 async def hold_open(tx: Tx, team: str, job_id: int) -> bool:
     """Keeps the end of a job from being taken in until the transaction ends; False: it has."""
-    await tx.execute(
-        tx.insert(_endings).values(team=team, job_id=job_id).on_conflict_do_nothing()
-    )
+    await tx.execute(tx.insert(_endings).values(team=team, job_id=job_id).on_conflict_do_nothing())
     return await tx.scalar(_ended_at(team, job_id).with_for_update(read=True)) is None
 
 

@@ -44,9 +44,7 @@ async def make_lasting(tx: Tx, team: str, pin_token: str) -> None:
 
 async def release(tx: Tx, team: str, pin_token: str) -> None:
     """Takes the pins of a token away."""
-    await tx.execute(
-        sa.delete(_pins).where(_pins.c.team == team, _pins.c.pin_token == pin_token)
-    )
+    await tx.execute(sa.delete(_pins).where(_pins.c.team == team, _pins.c.pin_token == pin_token))
 
 
 async def holds(tx: Tx, team: str, file_id: int) -> bool:

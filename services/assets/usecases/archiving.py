@@ -6,15 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from services.assets.domain import (
-    Content,
-    File,
-    FileKind,
-    NewFile,
-    Slot,
-    blob_key,
-    is_archive_key,
-)
+from services.assets.domain import File, FileKind, NewFile, blob_key, is_archive_key
 from services.assets.store import files
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.resolving import ReadableFile, readable
@@ -34,10 +26,8 @@ def begin_archive(deps: Deps, team: str) -> WritableBlob:
     return WritableBlob(key, deps.blobs.write_url(key))
 
 
-async def store_archive(
-    deps: Deps, team: str, key: str, filename: str, content: Content, job_id: int
-) -> File:
-    """The file of a written zip; the same one again for the same key.
+async def store_archive(deps: Deps, new: NewFile) -> File:
+    """The file of a written zip; the same one again for the same blob key.
 
     Raises:
         InvalidArgumentError: the key is not one that BeginArchive gave to this team.
@@ -45,6 +35,7 @@ async def store_archive(
             so long that the orphan sweep may take it.
         NotFoundError: it was stored, and deleted since.
     """
+    team, key = new.team, new.blob_key
     if not is_archive_key(team, key):
         raise InvalidArgumentError("the blob key is not of BeginArchive", reason="BAD_BLOB_KEY")
     async with deps.db.read(team) as tx:
@@ -53,11 +44,10 @@ async def store_archive(
         return known
     stat = await deps.blobs.stat(key)
     sweepable = deps.clock.now() - timedelta(seconds=deps.figures.orphan_seconds / 2)
-    if stat is None or stat.size != content.size_bytes or stat.modified < sweepable:
+    if stat is None or stat.size != new.content.size_bytes or stat.modified < sweepable:
         raise FailedPreconditionError(
             "there is no fresh blob of this size under the key", reason="BLOB_INCOMPLETE"
         )
-    new = NewFile(team, FileKind.ARCHIVE, filename, key, content, Slot(job_id=job_id))
     async with deps.db.transaction(team) as tx:
         file = await files.add(tx, new) or await files.find_blob(tx, team, key)
     if file is None:

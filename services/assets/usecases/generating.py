@@ -96,9 +96,7 @@ class StoreGenerated:
         async with self._deps.db.read(image.team) as tx:
             if await endings.ended(tx, image.team, image.slot.job_id):
                 raise _job_ended()
-            return await files.find_slot(
-                tx, image.team, image.slot.job_id, image.slot.image_index
-            )
+            return await files.find_slot(tx, image.team, image.slot.job_id, image.slot.image_index)
 
     async def _store(self, image: Generated, inspected: Inspected) -> File:
         team, slot = image.team, image.slot

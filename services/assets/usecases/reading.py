@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,7 +45,7 @@ async def list_files(
         return await files.page(tx, team, which, before_id=before_id, limit=limit)
 
 
-async def read_file(deps: Deps, file: File) -> AsyncIterator[bytes]:
+async def read_file(deps: Deps, file: File) -> AsyncGenerator[bytes, None]:
     """A file's bytes, checked on the way.
 
     Raises:
@@ -65,9 +65,7 @@ async def read_file(deps: Deps, file: File) -> AsyncIterator[bytes]:
         raise _lost(file, "changed")
 
 
-async def create_download_url(
-    deps: Deps, team: str, file_id: int, ttl_seconds: int
-) -> PublicUrl:
+async def create_download_url(deps: Deps, team: str, file_id: int, ttl_seconds: int) -> PublicUrl:
     """A URL for browsers; NotFoundError, FailedPreconditionError NO_PUBLIC_URLS."""
     file = await get_file(deps, team, file_id)
     expires_at = deps.clock.now() + timedelta(seconds=ttl_seconds)

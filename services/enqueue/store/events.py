@@ -33,26 +33,21 @@ async def add(tx: Tx, events: Sequence[NewEvent]) -> None:
     """Writes events; the primary key refuses a number that is taken."""
     if not events:
         return
-    now = tx.now()
-    await tx.execute(
-        sa.insert(_events).values(
-            [
-                {
-                    "job_id": e.job_id,
-                    "team": e.team,
-                    "sequence": e.sequence,
-                    "kind": e.kind,
-                    "at": now,
-                    "image_index": e.image_index,
-                    "file_id": e.file_id,
-                    "attempt": e.attempt,
-                    "error_reason": e.fault.reason if e.fault else None,
-                    "error_message": e.fault.message if e.fault else None,
-                }
-                for e in events
-            ]
-        )
-    )
+    rows = [
+        {
+            "job_id": e.job_id,
+            "team": e.team,
+            "sequence": e.sequence,
+            "kind": e.kind,
+            "image_index": e.image_index,
+            "file_id": e.file_id,
+            "attempt": e.attempt,
+            "error_reason": e.fault.reason if e.fault else None,
+            "error_message": e.fault.message if e.fault else None,
+        }
+        for e in events
+    ]
+    await tx.execute(sa.insert(_events).values(at=tx.now()), rows)
 
 
 async def after(tx: Tx, job_id: int, sequence: int, limit: int, *, team: str) -> list[Event]:

@@ -50,14 +50,18 @@ async def add(
         max_attempts: attempts each may use.
         ring: seconds until an unanswered doorbell is rung again.
     """
-    now = tx.now()
-    rows = [
-        _new_row(spec, now, max_attempts, tx.after(ring) if spec.pin_token in admitted else None)
-        for spec in specs
-    ]
-    inserted = await tx.execute(
-        sa.insert(_jobs).values(rows).returning(_jobs.c.id, _jobs.c.pin_token)
+    rows = [_new_row(spec, max_attempts, spec.pin_token in admitted) for spec in specs]
+    is_admitted = sa.bindparam("is_admitted", type_=sa.Boolean())
+    statement = (
+        sa.insert(_jobs)
+        .values(
+            created_at=tx.now(),
+            admitted_at=sa.case((is_admitted, tx.now())),
+            ring_at=sa.case((is_admitted, tx.after(ring))),
+        )
+        .returning(_jobs.c.id, _jobs.c.pin_token)
     )
+    inserted = await tx.execute(statement, rows)
     ids = {row.pin_token: int(row.id) for row in inserted}
     slots = [
         {
@@ -70,12 +74,11 @@ async def add(
         for spec in specs
         for index in range(1, spec.count + 1)
     ]
-    await tx.execute(sa.insert(_images).values(slots))
+    await tx.execute(sa.insert(_images), slots)
     return [ids[spec.pin_token] for spec in specs]
 
 
-def _new_row(spec: JobSpec, now: Any, max_attempts: int, ring_at: Any) -> dict[str, Any]:
-    admitted = ring_at is not None
+def _new_row(spec: JobSpec, max_attempts: int, admitted: bool) -> dict[str, Any]:  # noqa: FBT001 - a fact
     board = spec.moodboard
     return {
         "team": spec.team,
@@ -104,7 +107,7 @@ def _new_row(spec: JobSpec, now: Any, max_attempts: int, ring_at: Any) -> dict[s
         "template_name": spec.labels.template_name,
         "source_task_id": spec.labels.source_task_id,
         "pin_token": spec.pin_token,
-        "created_at": now,
+        "is_admitted": admitted,
         "state": JobState.QUEUED,
         "last_sequence": 2 if admitted else 1,
         "images_done": 0,
@@ -112,10 +115,8 @@ def _new_row(spec: JobSpec, now: Any, max_attempts: int, ring_at: Any) -> dict[s
         "attempts": 0,
         "max_attempts": max_attempts,
         "lost_workers": 0,
-        "admitted_at": now if admitted else None,
         "dispatch_no": 1 if admitted else 0,
         "rings": 0,
-        "ring_at": ring_at,
         "fence": 0,
         "archive_state": ArchiveState.NONE,
         "archive_rings": 0,

@@ -56,19 +56,14 @@ async def add(tx: Tx, keys: Sequence[tuple[RequestKey, int]]) -> None:
     """Keeps keys with the jobs they made."""
     if not keys:
         return
-    now = tx.now()
-    await tx.execute(
-        sa.insert(_keys).values(
-            [
-                {
-                    "team": key.team,
-                    "method": key.method,
-                    "request_id": key.request_id,
-                    "body_hash": key.body_hash,
-                    "job_id": job_id,
-                    "created_at": now,
-                }
-                for key, job_id in keys
-            ]
-        )
-    )
+    rows = [
+        {
+            "team": key.team,
+            "method": key.method,
+            "request_id": key.request_id,
+            "body_hash": key.body_hash,
+            "job_id": job_id,
+        }
+        for key, job_id in keys
+    ]
+    await tx.execute(sa.insert(_keys).values(created_at=tx.now()), rows)

@@ -1,1 +1,1 @@
-"""Every SQL statement of the packager: functions that take a Tx and never commit."""
+"""Every SQL statement of the packager, by noun. Functions take a Tx, never commit."""

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from libs.common.db import Id, Instant
+from libs.common.db import Instant, id_column
 from libs.common.rls import grant, wall
 
 revision = "0001"
@@ -30,7 +30,7 @@ def upgrade() -> None:
 def _files() -> None:
     op.create_table(
         "files",
-        sa.Column("id", Id, primary_key=True, autoincrement=True),
+        id_column(),
         sa.Column("team", sa.Text, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("filename", sa.Text, nullable=False),

@@ -1,0 +1,196 @@
+"""The composition root of assets: settings → objects → components. The only place that builds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+
+from contentshop.assets.v1 import assets_pb2_grpc, backend_pb2_grpc
+from libs.common import migrations
+from libs.common.blobs import BlobStore
+from libs.common.blobs_open import open_blob_store
+from libs.common.broker import Broker
+from libs.common.broker_open import open_broker
+from libs.common.clock import Clock, SystemClock
+from libs.common.crash import CrashPoints
+from libs.common.db import Database
+from libs.common.env import SettingsError
+from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
+from libs.common.ids import Ids, SystemIds
+from libs.common.lifecycle import Component, Components, Duty, Owned
+from libs.common.paging import PageTokens
+from services.assets import relay
+from services.assets.consumer import JobMessages
+from services.assets.gateways import ImageInspector
+from services.assets.imaging import GENERATED_LIMITS, UPLOAD_LIMITS
+from services.assets.receiving import Pace, Places
+from services.assets.servicer import AssetsBackendServicer, AssetsServicer
+from services.assets.settings import Settings
+from services.assets.upload_urls import UploadUrls
+from services.assets.usecases.deps import Deps, Figures
+from services.assets.usecases.generating import StoreGenerated
+from services.assets.usecases.uploading import UploadFile
+
+SERVICES = (
+    "contentshop.assets.v1.AssetsService",
+    "contentshop.assets.v1.AssetsBackendService",
+)
+_LONGEST_SWEEP_SECONDS = 900.0
+
+
+class AssetsApp(Components):
+    """The assets service as one component; `port` once it is started."""
+
+    def __init__(self, components: list[Component], server: GrpcServer) -> None:
+        super().__init__(components)
+        self.server = server
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the database to the newest revision."""
+    url = settings.owner_database_url or settings.database_url
+    migrations.migrate(url, Path(__file__).parent / "migrations")
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    ids: Ids | None = None,
+    broker: Broker | None = None,
+) -> AssetsApp:
+    """The service, ready to start.
+
+    Args:
+        settings: what the environment says.
+        clock: time; the machine's by default.
+        ids: randomness; the machine's by default.
+        broker: a running broker to share (the embedded house); else BROKER_URL is opened.
+
+    Raises:
+        SettingsError: BLOB_URL is wrong.
+    """
+    clock = clock or SystemClock()
+    ids = ids or SystemIds()
+    shared = broker is not None
+    broker = broker or open_broker(settings.broker_url, name="assets", clock=clock, ids=ids)
+    blobs = _open_blobs(settings, clock, ids)
+    inspector = ImageInspector(settings.imaging_threads)
+    db = Database(
+        settings.database_url,
+        duty_url=settings.duty_database_url,
+        clock=clock,
+        pool_size=settings.pool_size,
+    )
+    removals = Duty(
+        "removals",
+        lambda: relay.remove_blobs(deps),
+        floor_seconds=settings.sweep_seconds,
+        ids=ids,
+    )
+    deps = Deps(
+        db=db,
+        blobs=blobs,
+        inspector=inspector,
+        clock=clock,
+        ids=ids,
+        crash=CrashPoints(settings.crash_at),
+        figures=_figures(settings),
+        wake_removals=removals.wake,
+    )
+    server = _server(settings, deps, clock)
+    components: list[Component] = [
+        db,
+        Owned(blobs),
+        Owned(inspector),
+        *([] if shared else [Owned(broker)]),
+        removals,
+        *_duties(settings, deps, ids),
+        JobMessages(deps, broker, clock, ids),
+        server,
+        # Uploads and reads work while the broker is away: its messages wait.
+        Readiness(server, {"database": db.ping, "blobs": blobs.ping}),
+    ]
+    return AssetsApp(components, server)
+
+
+def _open_blobs(settings: Settings, clock: Clock, ids: Ids) -> BlobStore:
+    try:
+        return open_blob_store(
+            settings.blob_url,
+            clock=clock,
+            ids=ids,
+            access_key=settings.blob_access_key,
+            secret_key=settings.blob_secret_key,
+            create_bucket=settings.blob_create_bucket,
+        )
+    except ValueError as error:
+        raise SettingsError([str(error)]) from None
+
+
+def _figures(settings: Settings) -> Figures:
+    return Figures(
+        upload=replace(UPLOAD_LIMITS, max_pixels=settings.upload_max_pixels),
+        generated=replace(
+            GENERATED_LIMITS,
+            max_pixels=settings.generated_max_pixels,
+            max_bytes=settings.generated_max_bytes,
+        ),
+        spool_bytes=settings.spool_bytes,
+        spool_folder=settings.spool_folder,
+        pin_seconds=settings.pin_seconds,
+        removal_seconds=settings.removal_seconds,
+        orphan_seconds=settings.orphan_seconds,
+    )
+
+
+def _duties(settings: Settings, deps: Deps, ids: Ids) -> list[Duty]:
+    orphans = relay.OrphanSweep(deps)
+    sweep = settings.sweep_seconds
+    # A listing of the whole store: a few times per grace is enough.
+    rarely = max(sweep, min(_LONGEST_SWEEP_SECONDS, settings.orphan_seconds / 4))
+    return [
+        Duty("pins", lambda: relay.forget_pins(deps), floor_seconds=sweep, ids=ids),
+        Duty("orphans", orphans.round, floor_seconds=rarely, ids=ids),
+    ]
+
+
+def _server(settings: Settings, deps: Deps, clock: Clock) -> GrpcServer:
+    pace = Pace(settings.chunk_seconds, settings.upload_seconds)
+    uploads = Places(
+        settings.uploads,
+        per_holder=settings.uploads_per_team,
+        wait_seconds=settings.place_seconds,
+    )
+    # Workers are ours, and a team's live jobs are limited already: no share per team.
+    generated = Places(
+        settings.generated, per_holder=settings.generated, wait_seconds=settings.place_seconds
+    )
+    team_door = AssetsServicer(
+        deps, UploadFile(deps, uploads), PageTokens(settings.service_secret), pace
+    )
+    backend_door = AssetsBackendServicer(
+        deps, StoreGenerated(deps, generated), UploadUrls(settings.upload_hosts), pace
+    )
+
+    def register(server: grpc.aio.Server) -> None:
+        assets_pb2_grpc.add_AssetsServiceServicer_to_server(team_door, server)
+        backend_pb2_grpc.add_AssetsBackendServiceServicer_to_server(backend_door, server)
+
+    return GrpcServer(
+        services=SERVICES,
+        register=register,
+        authenticator=settings.authenticator("assets", clock),
+        address=settings.listen,
+        tls=settings.server_tls(),
+        limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),
+        reflect=settings.reflection,
+        grace_seconds=settings.grace_seconds,
+    )

@@ -1,0 +1,53 @@
+"""Domain objects to protobuf."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf import timestamp_pb2
+
+from contentshop.assets.v1 import assets_pb2, backend_pb2
+from services.assets.domain import File
+from services.assets.usecases.resolving import ReadableFile
+
+
+def timestamp(at: datetime) -> timestamp_pb2.Timestamp:
+    """A Timestamp."""
+    stamp = timestamp_pb2.Timestamp()
+    stamp.FromDatetime(at)
+    return stamp
+
+
+def file_message(file: File) -> assets_pb2.File:
+    """A File."""
+    content, slot = file.content, file.slot
+    return assets_pb2.File(
+        id=file.id,
+        kind=assets_pb2.FileKind.Value(f"FILE_KIND_{file.kind}"),
+        filename=file.filename,
+        content_type=content.content_type,
+        size_bytes=content.size_bytes,
+        width=content.width,
+        height=content.height,
+        sha256=content.sha256,
+        create_time=timestamp(file.created_at),
+        upload_url=file.upload_url,
+        job_id=slot.job_id,
+        image_index=slot.image_index,
+        model=slot.model,
+    )
+
+
+def resolved_image(image: ReadableFile) -> backend_pb2.ResolvedImage:
+    """A ResolvedImage."""
+    content = image.file.content
+    return backend_pb2.ResolvedImage(
+        file_id=image.file.id,
+        blob_url=image.blob_url,
+        content_type=content.content_type,
+        size_bytes=content.size_bytes,
+        width=content.width,
+        height=content.height,
+        sha256=content.sha256,
+        crc32=content.crc32,
+    )

@@ -1,0 +1,176 @@
+"""The composition root of the packager: settings → objects → components. The only builder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+
+from contentshop.packager.v1 import packager_pb2_grpc
+from libs.common import migrations
+from libs.common.auth import service_tokens
+from libs.common.backoff import Backoff
+from libs.common.blobs import BlobUrls
+from libs.common.blobs_open import FileLocation, open_blob_urls, parse_blob_url
+from libs.common.broker import Broker
+from libs.common.broker_open import open_broker
+from libs.common.clock import Clock, SystemClock
+from libs.common.crash import CrashPoints
+from libs.common.db import Database
+from libs.common.grpc_client import RpcClient, open_channel
+from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
+from libs.common.ids import Ids, SystemIds
+from libs.common.lifecycle import Component, Components, Duty, Owned
+from services.packager.consumer import Consumer
+from services.packager.gateways.assets import AssetsGateway
+from services.packager.gateways.enqueue import EnqueueGateway
+from services.packager.gateways.zips import ZipWriter
+from services.packager.relay import Builder
+from services.packager.servicer import PackagerServicer
+from services.packager.settings import Settings
+from services.packager.usecases.building import BuildArchive
+from services.packager.usecases.deps import Deps, Limits
+from services.packager.usecases.reporting import report_archives
+from services.packager.usecases.requesting import CreateArchive
+
+SERVICES = ("contentshop.packager.v1.PackagerService",)
+LONGEST_RETRY_SECONDS = 60.0
+
+
+class PackagerApp(Components):
+    """The packager as one component; `port` once it is started."""
+
+    def __init__(self, components: list[Component], server: GrpcServer) -> None:
+        super().__init__(components)
+        self.server = server
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the database to the newest revision."""
+    url = settings.owner_database_url or settings.database_url
+    migrations.migrate(url, Path(__file__).parent / "migrations")
+
+
+def build(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    ids: Ids | None = None,
+    broker: Broker | None = None,
+) -> PackagerApp:
+    """The service, ready to start.
+
+    Args:
+        settings: what the environment says.
+        clock: time; the machine's by default.
+        ids: randomness; the machine's by default.
+        broker: a running broker to share (the embedded house); else BROKER_URL is opened.
+    """
+    clock = clock or SystemClock()
+    ids = ids or SystemIds()
+    owned_broker: list[Component] = []
+    if broker is None:
+        broker = open_broker(settings.broker_url, name="packager", clock=clock, ids=ids)
+        owned_broker.append(Owned(broker))
+    crash = CrashPoints(settings.crash_at)
+    db = Database(
+        settings.database_url,
+        duty_url=settings.duty_database_url,
+        clock=clock,
+        pool_size=settings.pool_size,
+    )
+    blobs = open_blob_urls(settings.blob_url, clock=clock, ids=ids)
+    zips = _zip_writer(settings, blobs, crash)
+    assets_client = _client(settings, settings.assets_target, "assets", clock)
+    enqueue_client = _client(settings, settings.enqueue_target, "enqueue", clock)
+    assets, enqueue = AssetsGateway(assets_client), EnqueueGateway(enqueue_client)
+    deps = Deps(
+        db=db,
+        limits=_limits(settings),
+        ids=ids,
+        crash=crash,
+        wake_builder=lambda: builder.wake(),  # noqa: PLW0108 - it is made below, with deps
+        wake_reporter=lambda: reporting.wake(),  # noqa: PLW0108 - likewise
+    )
+    reporting = Duty(
+        "report",
+        lambda: report_archives(deps, enqueue),
+        floor_seconds=settings.sweep_seconds,
+        ids=ids,
+    )
+    builder = Builder(
+        deps,
+        BuildArchive(deps, assets, zips),
+        at_once=settings.builds,
+        floor_seconds=settings.sweep_seconds,
+        alone=not db.on_postgres,
+    )
+    door = PackagerServicer(deps, CreateArchive(deps, enqueue), assets, blobs)
+    server = _server(settings, door, clock)
+    components: list[Component] = [
+        db,
+        *owned_broker,
+        Owned(assets_client),
+        Owned(enqueue_client),
+        Owned(blobs),
+        Owned(zips),
+        reporting,
+        builder,
+        Consumer(deps, broker),
+        server,
+        # Archives may be asked for while the broker is away; without assets none can be had.
+        Readiness(server, {"database": db.ping, "assets": assets.ready}),
+    ]
+    return PackagerApp(components, server)
+
+
+def _limits(settings: Settings) -> Limits:
+    longest = max(settings.retry_seconds, LONGEST_RETRY_SECONDS)
+    return Limits(
+        attempts=settings.attempts,
+        lease_seconds=settings.lease_seconds,
+        retry=Backoff(settings.retry_seconds, longest, factor=5.0),
+        report=Backoff(settings.retry_seconds, longest),
+    )
+
+
+def _zip_writer(settings: Settings, blobs: BlobUrls, crash: CrashPoints) -> ZipWriter:
+    place = parse_blob_url(settings.blob_url)
+    return ZipWriter(
+        blobs,
+        local_root=place.root if isinstance(place, FileLocation) else None,
+        zips_at_once=settings.builds,
+        crash=crash,
+    )
+
+
+def _client(settings: Settings, target: str, service: str, clock: Clock) -> RpcClient:
+    tokens = service_tokens(
+        secret=settings.service_secret,
+        subject="packager",
+        target=service,
+        scope="packager",
+        clock=clock,
+    )
+    return RpcClient(open_channel(target, settings.client_tls()), tokens)
+
+
+def _server(settings: Settings, door: PackagerServicer, clock: Clock) -> GrpcServer:
+    def register(server: grpc.aio.Server) -> None:
+        packager_pb2_grpc.add_PackagerServiceServicer_to_server(door, server)
+
+    return GrpcServer(
+        services=SERVICES,
+        register=register,
+        authenticator=settings.authenticator("packager", clock),
+        address=settings.listen,
+        tls=settings.server_tls(),
+        limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),
+        reflect=settings.reflection,
+        grace_seconds=settings.grace_seconds,
+    )

@@ -1,0 +1,119 @@
+"""The duties of the packager: building what is due, keeping its leases, reporting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from libs.common.errors import AbortedError, LeaseLostError, UnavailableError
+from libs.common.lifecycle import Duty, TaskOwner
+from services.packager.domain import Archive
+from services.packager.store import builds
+from services.packager.usecases.deps import Deps
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Build:
+    fence: int
+    task: asyncio.Task[None]
+
+
+class Builder:
+    """Builds due archives, a few at once, each under a lease that is renewed meanwhile.
+
+    Stop breaks builds off and hands them back: nothing half-written can be read, and the next
+    packager begins at once.
+
+    Args:
+        deps: shared means.
+        build: one attempt at one archive.
+        at_once: builds at once.
+        floor_seconds: how often it looks for due archives when nobody wakes it.
+        alone: no other packager uses this database: leases found at the start are of the dead.
+    """
+
+    def __init__(
+        self,
+        deps: Deps,
+        build: Callable[[Archive], Awaitable[None]],
+        *,
+        at_once: int,
+        floor_seconds: float,
+        alone: bool,
+    ) -> None:
+        self._deps = deps
+        self._build = build
+        self._at_once = at_once
+        self._alone = alone
+        self._running: dict[int, _Build] = {}
+        self._owner = TaskOwner()
+        self._taking = Duty("build", self._take, floor_seconds=floor_seconds, ids=deps.ids)
+        self._renewing = Duty(
+            "build_leases",
+            self._renew,
+            floor_seconds=deps.limits.lease_seconds / 3,
+            ids=deps.ids,
+        )
+
+    def wake(self) -> None:
+        """An archive may be due."""
+        self._taking.wake()
+
+    async def start(self) -> None:
+        """Begins to build."""
+        if self._alone:
+            async with self._deps.db.duty() as tx:
+                await builds.revoke_all(tx)
+        await self._taking.start()
+        await self._renewing.start()
+
+    async def stop(self) -> None:
+        """Breaks builds off and hands them back."""
+        await self._taking.stop()
+        await self._renewing.stop()
+        held = self._held()
+        await self._owner.close()
+        if held:
+            async with self._deps.db.duty() as tx:
+                await builds.hand_back(tx, held)
+
+    def _held(self) -> dict[int, int]:
+        return {archive_id: build.fence for archive_id, build in self._running.items()}
+
+    async def _take(self) -> bool:
+        free = self._at_once - len(self._running)
+        if free <= 0:
+            return False  # the end of a build comes back
+        async with self._deps.db.duty() as tx:
+            taken = await builds.take(tx, free, self._deps.limits.lease_seconds)
+        for archive in taken:
+            task = self._owner.spawn(self._run(archive), name=f"build.{archive.id}")
+            self._running[archive.id] = _Build(archive.fence, task)
+        return False
+
+    async def _run(self, archive: Archive) -> None:
+        try:
+            await self._build(archive)
+        except LeaseLostError:
+            log.info("build.lease_lost", archive_id=archive.id)
+        except (UnavailableError, AbortedError) as error:
+            log.warning("build.not_recorded", archive_id=archive.id, reason=error.reason)
+        finally:
+            self._running.pop(archive.id, None)
+            self._taking.wake()
+
+    async def _renew(self) -> bool:
+        held = self._held()
+        if held:
+            async with self._deps.db.duty() as tx:
+                kept = await builds.renew(tx, held, self._deps.limits.lease_seconds)
+            for archive_id in held.keys() - kept:
+                build = self._running.get(archive_id)
+                if build is not None and build.fence == held[archive_id]:
+                    build.task.cancel()
+        return False

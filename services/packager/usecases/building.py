@@ -1,0 +1,210 @@
+"""Building one archive: from the ids of its images to a zip that assets knows as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+from isal import isal_zlib
+
+from libs.common.errors import (
+    AbortedError,
+    ContentshopError,
+    DataLossError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    LeaseLostError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from services.packager.domain import (
+    Archive,
+    Reason,
+    SourceImage,
+    WrittenZip,
+    fault_of,
+    gives_up,
+)
+from services.packager.store import builds
+from services.packager.usecases.deps import Deps
+from services.packager.zipstream import (
+    MANIFEST_NAME,
+    ManifestImage,
+    ZipEntry,
+    ZipPlan,
+    entry_names,
+    manifest,
+    plan,
+)
+
+log = structlog.get_logger()
+
+_REASONS: tuple[tuple[type[ContentshopError], Reason], ...] = (
+    (NotFoundError, Reason.INPUT_MISSING),
+    (DataLossError, Reason.DATA_LOSS),
+    (UnavailableError, Reason.STORAGE_UNAVAILABLE),
+    (ResourceExhaustedError, Reason.STORAGE_UNAVAILABLE),
+    (DeadlineExceededError, Reason.STORAGE_UNAVAILABLE),
+    (AbortedError, Reason.STORAGE_UNAVAILABLE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WritePlace:
+    """Where a zip may be written; write_url is a secret, used once."""
+
+    blob_key: str
+    write_url: str
+
+
+class ArchiveStore(Protocol):
+    """assets, as far as building needs it."""
+
+    async def resolve(self, archive: Archive) -> list[SourceImage]:
+        """The archive's images in its order; NotFoundError when one is not there."""
+        ...
+
+    async def begin(self, team: str, size_bytes: int) -> WritePlace:
+        """Where a zip of exactly this size may be written."""
+        ...
+
+    async def store(self, archive: Archive, written: WrittenZip) -> int:
+        """Makes a written zip a file; its id. Idempotent on the blob key.
+
+        Raises:
+            FailedPreconditionError: BLOB_INCOMPLETE, it is not there.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ZipWork:
+    """A zip to write: its layout, and for each entry its bytes or the blob_url to read."""
+
+    plan: ZipPlan
+    contents: tuple[bytes | str, ...]
+
+
+class ZipSink(Protocol):
+    """The blob store, as far as building needs it."""
+
+    async def write(self, write_url: str, work: ZipWork) -> tuple[str, int]:
+        """Writes the zip whole or not at all, in constant memory; its SHA-256 and CRC-32.
+
+        Raises:
+            DataLossError: an image's bytes have not the size and CRC-32 they must have.
+            NotFoundError: an image's blob is not there.
+            UnavailableError, ResourceExhaustedError: the store is away or full.
+        """
+        ...
+
+
+class BuildArchive:
+    """One attempt at one archive, as taken with a lease; every outcome ends as a row."""
+
+    def __init__(self, deps: Deps, store: ArchiveStore, zips: ZipSink) -> None:
+        self._deps = deps
+        self._store = store
+        self._zips = zips
+
+    async def __call__(self, archive: Archive) -> None:
+        """Makes the archive READY, or plans its next attempt, or gives it up as FAILED.
+
+        Raises:
+            LeaseLostError: the attempt is another's by now.
+            UnavailableError, AbortedError: nothing could be recorded; the lease runs out.
+        """
+        log.debug("build.begun", archive_id=archive.id, job_id=archive.job_id)
+        try:
+            written = archive.written or await self._write(archive)
+            file_id = await self._make_file(archive, written)
+        except LeaseLostError:
+            raise
+        except ContentshopError as error:
+            await self._failed(archive, _reason_of(error), error.reason)
+            return
+        except Exception as error:
+            # A fault of ours: it must not be tried for ever, and it must be seen.
+            log.exception("build.fault", archive_id=archive.id)
+            await self._failed(archive, Reason.INTERNAL, type(error).__name__)
+            return
+        async with self._deps.db.duty() as tx:
+            _check_mine(await builds.ready(tx, archive, file_id, written.size_bytes))
+            tx.on_commit(self._deps.wake_reporter)
+        log.info("build.ready", archive_id=archive.id, size_bytes=written.size_bytes)
+
+    async def _write(self, archive: Archive) -> WrittenZip:
+        work = plan_zip(archive, await self._store.resolve(archive))
+        place = await self._store.begin(archive.team, work.plan.size)
+        sha256, crc32 = await self._zips.write(place.write_url, work)
+        self._deps.crash.here("P3")
+        written = WrittenZip(place.blob_key, work.plan.size, sha256, crc32)
+        # Should we die now, or the next answer get lost, this zip is stored and no second one.
+        async with self._deps.db.duty() as tx:
+            _check_mine(await builds.note_written(tx, archive, written))
+        return written
+
+    async def _make_file(self, archive: Archive, written: WrittenZip) -> int:
+        try:
+            file_id = await self._store.store(archive, written)
+        except FailedPreconditionError as error:
+            async with self._deps.db.duty() as tx:
+                _check_mine(await builds.note_written(tx, archive, None))
+            raise UnavailableError("the zip is gone", reason=error.reason) from None
+        self._deps.crash.here("P3")
+        return file_id
+
+    async def _failed(self, archive: Archive, reason: Reason, cause: str) -> None:
+        limits = self._deps.limits
+        final = gives_up(reason, archive.attempts, limits.attempts)
+        log.warning(
+            "build.failed",
+            archive_id=archive.id,
+            attempt=archive.attempts,
+            reason=reason.value,
+            cause=cause,
+            final=final,
+        )
+        async with self._deps.db.duty() as tx:
+            if final:
+                _check_mine(await builds.failed(tx, archive, fault_of(reason)))
+                tx.on_commit(self._deps.wake_reporter)
+            else:
+                wait = limits.retry.wait(archive.attempts, self._deps.ids)
+                _check_mine(await builds.later(tx, archive, wait))
+
+
+def plan_zip(archive: Archive, images: Sequence[SourceImage]) -> ZipWork:
+    """What the archive's zip is: `image-1.<ext>` … in order, then the manifest."""
+    names = entry_names(image.content_type for image in images)
+    listed = [
+        ManifestImage(
+            index=made.index,
+            file_name=name,
+            file_id=image.file_id,
+            width=image.width,
+            height=image.height,
+            sha256=image.sha256,
+            content_type=image.content_type,
+        )
+        for made, name, image in zip(archive.images, names, images, strict=True)
+    ]
+    last = manifest(archive.job_id, listed)
+    entries = [
+        ZipEntry(name, image.size_bytes, image.crc32)
+        for name, image in zip(names, images, strict=True)
+    ]
+    entries.append(ZipEntry(MANIFEST_NAME, len(last), isal_zlib.crc32(last)))
+    return ZipWork(plan(entries), (*(image.blob_url for image in images), last))
+
+
+def _check_mine(mine: bool) -> None:  # noqa: FBT001 - reads as a sentence
+    if not mine:
+        raise LeaseLostError("the attempt is stale")
+
+
+def _reason_of(error: ContentshopError) -> Reason:
+    return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.INTERNAL)

@@ -1,0 +1,92 @@
+"""A real gRPC server with the part of enqueue that the packager needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from contentshop.enqueue.v1 import execution_pb2 as pb
+from contentshop.enqueue.v1 import execution_pb2_grpc, job_pb2
+
+from libs.common.auth import Authenticator, SharedSecret
+from libs.common.clock import SystemClock
+from libs.common.errors import ContentshopError, InvalidArgumentError, NotFoundError
+from libs.common.grpc_server import GrpcServer
+
+
+class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
+    """GetJobOutputs and RecordArchive.
+
+    Attributes:
+        jobs: (team, job id) → what GetJobOutputs answers.
+        reports: every RecordArchive that arrived, in order.
+        errors: raised by the next RecordArchives, in order, before they count as arrived.
+        asked: GetJobOutputs calls.
+    """
+
+    def __init__(self, service_secret: str) -> None:
+        self.jobs: dict[tuple[str, int], pb.GetJobOutputsResponse] = {}
+        self.reports: list[pb.RecordArchiveRequest] = []
+        self.errors: list[ContentshopError] = []
+        self.asked = 0
+
+        def register(server: grpc.aio.Server) -> None:
+            execution_pb2_grpc.add_ExecutionServiceServicer_to_server(self, server)
+
+        self.server = GrpcServer(
+            services=["contentshop.enqueue.v1.ExecutionService"],
+            register=register,
+            authenticator=Authenticator(
+                service="enqueue",
+                user_keys=SharedSecret("unused"),
+                user_issuer="contentshop",
+                service_secret=service_secret,
+                clock=SystemClock(),
+            ),
+            address="127.0.0.1:0",
+            grace_seconds=0.0,
+        )
+
+    def add_job(
+        self,
+        team: str,
+        job_id: int,
+        file_ids: Sequence[int],
+        state: job_pb2.JobState.ValueType = job_pb2.JOB_STATE_SUCCEEDED,
+        finish_time_ms: int = 1_700_000_000_123,
+    ) -> None:
+        """A job with these images, from index 1 up."""
+        self.jobs[team, job_id] = pb.GetJobOutputsResponse(
+            state=state,
+            outputs=[
+                pb.JobOutput(index=index, file_id=file_id)
+                for index, file_id in enumerate(file_ids, start=1)
+            ],
+            number_of_variations=max(1, len(file_ids)),
+            finish_time_ms=finish_time_ms,
+        )
+
+    async def GetJobOutputs(  # noqa: N802
+        self,
+        request: pb.GetJobOutputsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.GetJobOutputsResponse:
+        self.asked += 1
+        job = self.jobs.get((request.team, request.job_id))
+        if job is None:
+            raise NotFoundError("job")
+        return job
+
+    async def RecordArchive(  # noqa: N802
+        self,
+        request: pb.RecordArchiveRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.RecordArchiveResponse:
+        if self.errors:
+            raise self.errors.pop(0)
+        job = self.jobs.get((request.team, request.job_id))
+        if job is not None and job.state == job_pb2.JOB_STATE_CANCELED:
+            raise InvalidArgumentError("a job in this state has no archive")
+        self.reports.append(request)
+        return pb.RecordArchiveResponse()
