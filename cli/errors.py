@@ -112,7 +112,6 @@ _HINTS = {
     "INVALID_TOKEN": "Is it a token of this server? Make one with: contentshop token",
     "MISSING_TOKEN": "Give one in CONTENTSHOP_TOKEN, or --data a folder with its secrets.",
     "SCOPE_MISSING": "Make a token with that scope: contentshop token --scope …",
-    "RESOURCE_NOT_FOUND": "List your team's jobs: contentshop jobs",
     "IDEMPOTENCY_KEY_REUSED": "Choose another --request-id, or leave it out.",
     "JOB_TERMINAL": "Look at it: contentshop job ID",
     "QUEUE_FULL": "Wait until some jobs have ended: contentshop jobs --state queued",
@@ -172,6 +171,8 @@ def _explain_answer(error: errors.ContentshopError) -> Problem:
             (option_path(v.field), f"{v.description} ({v.reason})") for v in error.violations
         )
     hint = _HINTS.get(error.reason, "")
+    if isinstance(error, errors.NotFoundError) and error.resource_type == "job":
+        hint = "List your team's jobs: contentshop jobs"
     wait = error.retry_after_seconds
     if not hint and wait:
         hint = f"Try again in {wait:g} s."

@@ -165,9 +165,9 @@ def _facts(job: job_pb2.Job) -> list[tuple[str, str]]:
         ("asked for", values),
         ("files", files),
         ("attempts", f"{job.attempts} of {job.max_attempts}"),
-        ("enqueued", job.create_time.ToJsonString()),
-        ("started", job.start_time.ToJsonString() if job.HasField("start_time") else ""),
-        ("ended", job.finish_time.ToJsonString() if job.HasField("finish_time") else ""),
+        ("enqueued", words.when(job.create_time)),
+        ("started", words.when(job.start_time) if job.HasField("start_time") else ""),
+        ("ended", words.when(job.finish_time) if job.HasField("finish_time") else ""),
         ("took", _took(job)),
         ("zip", archive),
         ("error", error),
@@ -187,8 +187,8 @@ def cancel(job_id: int, *, data: Path | None, team: str | None, output: Output) 
 
     found = run(work())
     output.say(
-        f"job {found.id} is canceled; {found.images_done} of {found.number_of_variations} "
-        "images were made before"
+        f"job {found.id} is canceled; "
+        f"{words.images(found.images_done, found.number_of_variations)} made before"
     )
     output.result({"job": to_plain(found)})
     return ExitCode.OK

@@ -207,7 +207,7 @@ def say_ending(job: job_pb2.Job, output: Output, seconds: float | None = None) -
     """One sentence on how a job ended, and the exit code for it."""
     state = progress.job_state(job)
     took = f" in {words.seconds(seconds)}" if seconds is not None else ""
-    counts = f"{job.images_done} of {job.number_of_variations} images"
+    counts = words.images(job.images_done, job.number_of_variations)
     if state == "SUCCEEDED":
         output.note(f"job {job.id} succeeded{took}: {counts}", style="bold green")
         return ExitCode.OK

@@ -86,6 +86,7 @@ class Output:
             title_style="bold",
             box=box.SIMPLE_HEAD if self.stdout.is_terminal else None,
             header_style="bold" if self.stdout.is_terminal else "",
+            show_edge=False,
             pad_edge=False,
         )
         for heading, justify in columns:

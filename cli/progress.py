@@ -90,15 +90,15 @@ class LineProgress:
 
 
 def event_line(event: job_pb2.JobEvent, job: job_pb2.Job) -> str:
-    """An event in one line: `job 12: image 2 done (2/4)`."""
+    """An event in one line: `job 12: image 2 of 4 done`."""
     kind = enum_word(job_pb2.JobEventKind.DESCRIPTOR, event.kind)
     text = kind.lower().replace("_", " ").replace("archive", "zip")
     if event.image_index:
         verb = text.removeprefix("image ")
         image = next((i for i in job.images if i.index == event.image_index), None)
-        text = f"image {event.image_index} {verb}"
+        text = f"image {event.image_index} of {job.number_of_variations} {verb}"
         if kind == "IMAGE_DONE" and image is not None:
-            text += f"  {image_facts(image)}  ({job.images_done}/{job.number_of_variations})"
+            text += f"  {image_facts(image)}"
     elif kind == "STARTED" and event.attempt > 1:
         text += f" (attempt {event.attempt})"
     elif kind == "ARCHIVE_READY":

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from google.protobuf import timestamp_pb2
 
 _KILO = 1000.0
+_MILLISECONDS_BELOW = 0.1  # seconds
 _MINUTE = 60
 _HOUR = 3600
 _DAY = 86_400
@@ -36,9 +37,11 @@ def size(count: int) -> str:
 
 
 def seconds(value: float) -> str:
-    """A length of time: `0.8 s`, `1 min 05 s`, `2 h 03 min`."""
+    """A length of time: `40 ms`, `1.8 s`, `1 min 05 s`, `2 h 03 min`."""
+    if value < _MILLISECONDS_BELOW:
+        return f"{max(round(value * 1000), 0)} ms"
     if value < _MINUTE:
-        return f"{max(value, 0):.1f} s"
+        return f"{value:.1f} s"
     whole = round(value)
     if whole < _HOUR:
         return f"{whole // _MINUTE} min {whole % _MINUTE:02} s"
@@ -55,6 +58,18 @@ def ago(then: timestamp_pb2.Timestamp, now: datetime) -> str:
     if passed < _DAY:
         return f"{passed // _HOUR} h ago"
     return f"{passed // _DAY} d ago"
+
+
+def images(done: int, count: int) -> str:
+    """`3 of 4 images`, `1 image`."""
+    if done == count:
+        return f"{count} image{'' if count == 1 else 's'}"
+    return f"{done} of {count} image{'' if count == 1 else 's'}"
+
+
+def when(stamp: timestamp_pb2.Timestamp) -> str:
+    """`2026-11-21 05:04:49 UTC`."""
+    return f"{moment(stamp):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def moment(stamp: timestamp_pb2.Timestamp) -> datetime:

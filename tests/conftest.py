@@ -12,6 +12,7 @@ from tests.support.databases import PostgresTemplates
 from tests.support.postgres import PostgresServer
 from tests.support.process import ServerMissingError
 from tests.support.rabbitmq import RabbitServer
+from tests.support.seaweed import SeaweedServer
 
 S = TypeVar("S", PostgresServer, RabbitServer)
 logs.configure("tests", level="warning", json=False)
@@ -57,3 +58,14 @@ def rabbit_server(pytestconfig: pytest.Config) -> Iterator[RabbitServer]:
 def postgres_templates(postgres_server: PostgresServer) -> PostgresTemplates:
     """Hands out migrated databases on the session's cluster."""
     return PostgresTemplates(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[SeaweedServer]:
+    """One S3 server; its binary comes with the dev requirements, so it is never missing."""
+    server = SeaweedServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()

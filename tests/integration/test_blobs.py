@@ -34,9 +34,7 @@ from tests.support.blob_pairs import (
     read_back,
     temp_files,
 )
-from tests.support.seaweed import SeaweedServer, seaweed
-
-__all__ = ["seaweed"]  # a fixture of this module
+from tests.support.seaweed import SeaweedServer
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.real)])

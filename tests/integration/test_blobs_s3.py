@@ -30,9 +30,7 @@ from tests.support.blob_pairs import (
     s3_store,
 )
 from tests.support.faulty_http import Fault, FaultyHttp
-from tests.support.seaweed import SeaweedServer, seaweed
-
-__all__ = ["seaweed"]  # a fixture of this module
+from tests.support.seaweed import SeaweedServer
 
 pytestmark = pytest.mark.real
 

@@ -29,6 +29,11 @@ from tests.support.eventually import eventually
 LANE = "image_generation.fast"
 
 
+def doorbell(job_id: int) -> bytes:
+    bell = messages_pb2.Doorbell(schema_version=1, job_id=job_id, dispatch_no=1)
+    return bell.SerializeToString()
+
+
 class HastyIds(SystemIds):
     """Waits that are a twentieth of the real ones."""
 
@@ -100,11 +105,7 @@ class House:
         return job
 
     async def ring(self, *job_ids: int, lane: str = LANE) -> None:
-        bodies = [
-            messages_pb2.Doorbell(schema_version=1, job_id=job_id, dispatch_no=1)
-            for job_id in job_ids
-        ]
-        await self.publish(*(body.SerializeToString() for body in bodies), lane=lane)
+        await self.publish(*(doorbell(job_id) for job_id in job_ids), lane=lane)
 
     async def publish(self, *bodies: bytes, lane: str = LANE) -> None:
         await self.broker.publish([Message(lane_queue(lane), body) for body in bodies])

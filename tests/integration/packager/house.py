@@ -29,7 +29,7 @@ from tests.fakes.archive_assets import FakeArchiveAssets
 from tests.fakes.execution import FakeExecution
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
-from tests.support.zips import check_zip
+from tests.support.zips import read_strictly
 
 SECRET = "s" * 32
 USER_SECRET = "u" * 32
@@ -166,7 +166,7 @@ def image_bytes(job_id: int, index: int, size: int = 150_000) -> bytes:
 def check_archive(data: bytes, job_id: int, images: list[bytes], extension: str = "png") -> None:
     """The zip holds exactly these images in order, and a manifest that says so."""
     names = [f"image-{number}.{extension}" for number in range(1, len(images) + 1)]
-    assert [entry.name for entry in check_zip(data)] == [*names, "manifest.json"]
+    assert [entry.name for entry in read_strictly(data).entries] == [*names, "manifest.json"]
     with zipfile.ZipFile(io.BytesIO(data)) as found:
         assert found.testzip() is None
         assert [found.read(name) for name in names] == images

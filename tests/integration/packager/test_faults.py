@@ -1,0 +1,245 @@
+"""What the packager does when others fail: assets away, images gone or damaged, answers lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from contentshop.enqueue.v1 import job_pb2
+
+from libs.common.errors import (
+    DataLossError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from tests.integration.packager.house import FAILED, House, check_archive, open_house
+from tests.support.databases import DatabaseUrls, sqlite_database
+from tests.support.eventually import eventually
+
+
+async def test_assets_away_for_a_while_costs_time_only(house: House) -> None:
+    images = await house.job(7, 2)
+    away = [UnavailableError("away")]
+    house.assets.faults.errors = {
+        "ResolveImages": list(away),
+        "BeginArchive": list(away),
+        "StoreArchive": list(away),
+    }
+    await house.announce(7)
+    await house.reported()
+    check_archive((await house.team().download(job_id=7))[1], 7, images)
+    # The zip was written once: only its storing was repeated.
+    assert house.assets.calls.count("BeginArchive") == 2
+
+
+async def test_assets_restarted_is_found_again(urls: DatabaseUrls, tmp_path: Path) -> None:
+    async with open_house(urls, tmp_path, PACKAGER_RETRY_SECONDS="0.2") as house:
+        images = await house.job(7, 2)
+        await house.assets.stop()
+        await house.announce(7)
+        await asyncio.sleep(0.1)
+        await house.assets.start()
+        await house.reported()
+        check_archive((await house.team().download(job_id=7))[1], 7, images)
+
+
+async def test_a_lost_answer_of_store_archive_leaves_one_file(house: House) -> None:
+    await house.job(7, 2)
+    house.assets.faults.lose_answers["StoreArchive"] = 2
+    await house.announce(7)
+    (report,) = await house.reported()
+    assert house.assets.archives() == [report.file_id]
+    assert house.assets.calls.count("BeginArchive") == 1
+
+
+async def test_a_written_zip_that_was_removed_is_written_again(house: House) -> None:
+    images = await house.job(7, 2)
+    house.assets.faults.errors["StoreArchive"] = [UnavailableError("away")]
+    house.assets.faults.hang.add("ResolveImages")
+    await house.announce(7)
+    await eventually(lambda: house.assets.calls == ["ResolveImages"])
+    house.assets.faults.hang.clear()
+    await house.restart()
+    await eventually(lambda: house.assets.calls.count("StoreArchive") >= 1)
+    await house.reported()
+    check_archive((await house.team().download(job_id=7))[1], 7, images)
+
+
+async def test_a_vanished_blob_behind_a_written_zip_starts_anew(
+    urls: DatabaseUrls, tmp_path: Path
+) -> None:
+    async with open_house(urls, tmp_path, PACKAGER_RETRY_SECONDS="0.3") as house:
+        images = await house.job(7, 2)
+        house.assets.faults.errors["StoreArchive"] = [UnavailableError("away")]
+        await house.announce(7)
+        await eventually(lambda: "StoreArchive" in house.assets.calls)
+        await house.assets.store.delete([f"archives/{n}" for n in _names(house, "archives")])
+        await house.reported()
+        check_archive((await house.team().download(job_id=7))[1], 7, images)
+        assert house.assets.calls.count("BeginArchive") == 2
+
+
+async def test_a_missing_image_fails_the_zip_and_create_tries_again(house: House) -> None:
+    images = await house.job(7, 3)
+    gone = house.assets.files.pop(702)
+    await house.announce(7)
+    (report,) = await house.reported()
+    assert report.state == job_pb2.ARCHIVE_STATE_FAILED
+    assert report.error.reason == "INPUT_MISSING"
+    assert report.file_id == 0
+    team = house.team()
+    failed = await team.ended(7, FAILED)
+    assert (failed.error_reason, failed.file_id) == ("INPUT_MISSING", 0)
+    assert failed.HasField("finish_time")
+    assert house.assets.calls == ["ResolveImages"] * 5
+
+    house.assets.files[702] = gone
+    again = await team.create(7)
+    assert again.id == failed.id
+    assert not again.error_reason
+    await team.ended(7)
+    check_archive((await team.download(job_id=7))[1], 7, images)
+    assert (await house.reported(2))[-1].state == job_pb2.ARCHIVE_STATE_READY
+
+
+async def test_a_replayed_create_does_not_try_again(house: House) -> None:
+    await house.job(7, 2)
+    house.assets.files.pop(702)
+    team = house.team()
+    await team.create(7, "r1")
+    failed = await team.ended(7, FAILED)
+    assert await team.create(7, "r1") == failed
+
+
+async def test_an_image_whose_blob_is_gone_is_missing(house: House) -> None:
+    await house.job(7, 2)
+    await asyncio.to_thread(house.assets.path_of(701).unlink)
+    await house.announce(7)
+    (report,) = await house.reported()
+    assert report.error.reason == "INPUT_MISSING"
+    assert _names(house, "archives") == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "long"])
+async def test_a_damaged_image_fails_the_zip_and_nothing_can_be_read(
+    house: House, damage: str
+) -> None:
+    await house.job(7, 3)
+    await asyncio.to_thread(_damage, house.assets.path_of(703), damage)
+    await house.announce(7)
+    (report,) = await house.reported()
+    assert report.state == job_pb2.ARCHIVE_STATE_FAILED
+    assert report.error.reason == "DATA_LOSS"
+    assert _names(house, "archives") == []
+    assert _names(house, ".tmp") == []
+    assert house.assets.calls.count("ResolveImages") == 2
+
+
+async def test_a_damaged_zip_is_not_handed_out_whole(house: House) -> None:
+    await house.job(7, 12)
+    await house.announce(7)
+    team = house.team()
+    archive = await team.ended()
+    await asyncio.to_thread(_damage, house.assets.path_of(archive.file_id), "flipped")
+    got = 0
+    with pytest.raises(DataLossError):
+        async for part in team.parts(job_id=7):
+            got += len(part.chunk)
+    assert 0 < got < archive.size_bytes
+
+
+async def test_a_full_store_is_storage_unavailable(house: House) -> None:
+    await house.job(7, 2)
+    house.assets.faults.errors["BeginArchive"] = [ResourceExhaustedError("full")] * 5
+    await house.announce(7)
+    (report,) = await house.reported()
+    assert report.error.reason == "STORAGE_UNAVAILABLE"
+
+
+async def test_a_report_that_does_not_arrive_is_made_again(house: House) -> None:
+    await house.job(7, 2)
+    house.enqueue.errors = [UnavailableError("away")] * 3
+    await house.announce(7)
+    await house.reported()
+
+
+async def test_a_report_nobody_wants_is_not_repeated(house: House) -> None:
+    await house.job(7, 2, state=job_pb2.JOB_STATE_CANCELED)
+    await house.job(8, 2)
+    house.enqueue.errors = [NotFoundError("job")]
+    team = house.team()
+    await team.create(7)
+    await team.ended(7)
+    await eventually(lambda: not house.enqueue.errors)
+    await house.announce(8)
+    reports = await house.reported()
+    assert [report.job_id for report in reports] == [8]
+
+
+async def test_stop_in_the_middle_hands_back_without_counting(house: House) -> None:
+    images = await house.job(7, 2)
+    house.assets.faults.hang.add("StoreArchive")
+    await house.announce(7)
+    await eventually(lambda: "StoreArchive" in house.assets.calls)
+    for _ in range(6):  # more often than there are attempts
+        house.assets.calls.clear()
+        await house.restart()
+        await eventually(lambda: "StoreArchive" in house.assets.calls)
+    house.assets.faults.hang.clear()
+    await house.restart()
+    await house.reported()
+    check_archive((await house.team().download(job_id=7))[1], 7, images)
+    assert len(house.assets.archives()) == 1
+
+
+async def test_a_dead_packagers_build_is_taken_over(house: House, urls: DatabaseUrls) -> None:
+    if not urls.duty:
+        pytest.skip("SQLite has one packager")
+    images = await house.job(7, 2)
+    house.assets.faults.hang.add("StoreArchive")
+    await house.announce(7)
+    await eventually(lambda: "StoreArchive" in house.assets.calls)
+    # As a kill does: the leases stay, nothing is handed back.
+    builder = next(c for c in house.app._components if type(c).__name__ == "Builder")
+    builder._running.clear()  # type: ignore[attr-defined]  # found by its name
+    house.assets.faults.hang.clear()
+    await house.restart(PACKAGER_LEASE_SECONDS="1")
+    await eventually(lambda: len(house.enqueue.reports) == 1, timeout_seconds=40)
+    check_archive((await house.team().download(job_id=7))[1], 7, images)
+
+
+@pytest.fixture
+async def two_houses(tmp_path: Path) -> AsyncIterator[House]:
+    """A house whose leases are short."""
+    urls = sqlite_database("packager", tmp_path)
+    async with open_house(urls, tmp_path, PACKAGER_LEASE_SECONDS="1") as house:
+        yield house
+
+
+async def test_a_long_build_keeps_its_lease(two_houses: House) -> None:
+    house = two_houses
+    await house.job(7, 2)
+    house.assets.faults.hang.add("ResolveImages")
+    await house.announce(7)
+    await eventually(lambda: "ResolveImages" in house.assets.calls)
+    await asyncio.sleep(2.5)  # more than two leases: the time itself is what is tested
+    assert house.assets.calls == ["ResolveImages"]
+
+
+def _damage(path: Path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == "flipped":
+        data[len(data) // 2] ^= 1
+    elif how == "short":
+        del data[-1]
+    else:
+        data += b"x"
+    path.write_bytes(data)
+
+
+def _names(house: House, folder: str) -> list[str]:
+    path = house.assets.root / folder
+    return sorted(entry.name for entry in path.iterdir()) if path.exists() else []
