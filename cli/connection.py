@@ -197,16 +197,23 @@ class Remote(Generic[StubT]):
 
 
 class Connection:
-    """The three services a team talks to."""
+    """The three services a team talks to.
+
+    Args:
+        source: where they are.
+        flags: what a command we advise must be given to reach the same place.
+    """
 
     def __init__(
         self,
         source: Source,
         *,
+        flags: str = "",
         tls: ClientTls | None = None,
         clock: Clock | None = None,
         ids: Ids | None = None,
     ) -> None:
+        self.flags = flags
         self.clock = clock or SystemClock()
         self.ids = ids or SystemIds()
         self.enqueue = Remote("enqueue", source, EnqueueServiceStub, tls=tls, ids=self.ids)
@@ -238,7 +245,8 @@ def connect(data: Path | None, team: str | None) -> Connection:
         clock=clock,
     )
     if data or not any(targets.values()):
-        return Connection(from_folder, clock=clock)
+        flags = (f" --data {data}" if data else "") + (f" --team {team}" if team else "")
+        return Connection(from_folder, flags=flags, clock=clock)
     tls = None
     if settings.ca:
         if not Path(settings.ca).is_file():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -85,6 +86,7 @@ def run_house(data: Path | None, options: HouseOptions, output: Output) -> ExitC
     """
     folder = data_folder(data, cli_settings())
     with folder.held():
+        _check_ports(options)
         folder.remove_endpoints()  # of one that was killed
         given = house_environ(folder, folder.make_secrets(), options, env.process_environ())
         settings = {name: _settings(cls, given) for name, cls, *_ in _HOUSES}
@@ -93,22 +95,26 @@ def run_house(data: Path | None, options: HouseOptions, output: Output) -> ExitC
             if migrate is not None:
                 migrate(settings[name])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            try:
-                runner.run(_serve(folder, settings, given, options, output))
-            except OSError as error:
-                raise _no_start(error) from error
+            runner.run(_serve(folder, settings, given, options, output))
     output.note("contentshop has stopped")
     return ExitCode.OK
 
 
-def _no_start(error: OSError) -> CliError:
-    hint = "Choose other ports with --port-base; 0 takes free ones." if not error.errno else ""
-    return CliError(
-        str(error) if not error.errno else f"{error.strerror}: {error.filename or ''}",
-        ExitCode.REFUSED,
-        hint=hint,
-        reason="NO_START",
-    )
+def _check_ports(options: HouseOptions) -> None:
+    """Looks before gRPC does, which complains in its own words."""
+    for service in SERVICES:
+        host, _, port = options.address(service).partition(":")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, int(port)))
+            except OSError as error:
+                raise CliError(
+                    f"{service} cannot listen on {host}:{port}: {error.strerror}",
+                    ExitCode.REFUSED,
+                    hint="Choose other ports with --port-base; 0 takes free ones.",
+                    reason="PORT_TAKEN",
+                ) from None
 
 
 def house_environ(

@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None  # nothing is left to flush at exit
         return ExitCode.OK
     except typer.TyperException as error:
+        if not error.format_message():  # no command: the help is the answer
+            return ExitCode.USAGE
         problem = _usage_problem(error)
     except typer.Abort:
         problem = explain(KeyboardInterrupt())
@@ -65,9 +67,7 @@ def _usage_problem(error: typer.TyperException) -> Problem:
     message = error.format_message().replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "contentshop"
-    return Problem(
-        message or "a command is needed", ExitCode.USAGE, "USAGE", hint=f"See: {command} --help"
-    )
+    return Problem(message, ExitCode.USAGE, "USAGE", hint=f"See: {command} --help")
 
 
 def _debugging() -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from cli import progress, words
 from cli.connection import Connection, connect
 from cli.errors import ExitCode
-from cli.files import Photo, Uploader
+from cli.files import Photo, Uploader, make_folder
 from cli.following import follow
 from cli.output import Output
 from cli.plain import to_plain
@@ -135,13 +135,15 @@ def make(
     output: Output,
 ) -> ExitCode:
     """Carries a wish out and says how it went."""
+    if wait and out is not None:
+        make_folder(out)  # told before the work, not after
 
     async def work() -> ExitCode:
         async with connect(data, team) as shop:
             if not wait:
                 job = await _enqueue(shop, wish, output)
                 output.say(f"job {job.id} is {progress.job_state(job).lower()}")
-                output.note(f"Watch it: contentshop watch {job.id}")
+                output.note(f"Watch it: contentshop watch {job.id}{shop.flags}")
                 output.result({"job": to_plain(job)})
                 return ExitCode.OK
             made = await carry_out(shop, wish, out=out, output=output)
@@ -158,7 +160,8 @@ async def carry_out(shop: Connection, wish: Wish, *, out: Path | None, output: O
     try:
         job = await follow_shown(shop, job, output)
     except asyncio.CancelledError:
-        output.note(f"job {job.id} goes on; come back to it: contentshop watch {job.id}", style="")
+        how = f"contentshop watch {job.id}{shop.flags}"
+        output.note(f"job {job.id} goes on; come back to it: {how}", style="")
         raise
     times.append(shop.clock.monotonic())
     savings = await save_job(shop, job, out or default_folder(job), output)

@@ -96,6 +96,13 @@ class Output:
         self.stdout.print(table)
 
 
+def _sentence(problem: Problem) -> str:
+    message = problem.message.rstrip(".")
+    if problem.details:
+        return f"{message}:"
+    return message if message.endswith("?") else f"{message}."
+
+
 def show_problem(problem: Problem, *, as_json: bool) -> None:
     """An error, on stderr as a sentence, and on stdout as JSON where that is asked for."""
     if as_json:
@@ -105,7 +112,7 @@ def show_problem(problem: Problem, *, as_json: bool) -> None:
     from rich.text import Text  # noqa: PLC0415 - slow to import
 
     sentence = Text("contentshop: ", style="bold red").append(
-        problem.message.rstrip(".") + (":" if problem.details else "."), style="default not bold"
+        _sentence(problem), style="default not bold"
     )
     console.print(sentence, soft_wrap=True)
     for where, what in problem.details:

@@ -20,12 +20,7 @@ def token(
         list[str] | None,
         typer.Option(help="What it may do: team, ops; repeatable", show_default="team"),
     ] = None,
-    ttl: Annotated[
-        int,
-        typer.Option(
-            parser=parse_seconds, metavar="TIME", help="Its life, at most 1h: 90s, 15m, 1h"
-        ),
-    ] = MAX_LIFE_SECONDS,
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="Its life: 90s, 15m; at most 1h")] = "1h",
     secret: Annotated[
         str,
         typer.Option(
@@ -42,7 +37,8 @@ def token(
     from libs.common.auth import mint_user_token  # noqa: PLC0415
     from libs.common.clock import SystemClock  # noqa: PLC0415
 
-    if not 1 <= ttl <= MAX_LIFE_SECONDS:
+    seconds = parse_seconds(ttl)
+    if not 1 <= seconds <= MAX_LIFE_SECONDS:
         raise typer.BadParameter("a token lives at least 1s and at most 1h", param_hint="'--ttl'")
     settings = cli_settings()
     made = mint_user_token(
@@ -51,10 +47,10 @@ def token(
         team=checked_team(team or settings.team),
         scopes=scope or ["team"],
         clock=SystemClock(),
-        life=timedelta(seconds=ttl),
+        life=timedelta(seconds=seconds),
     )
     output = Output(as_json=as_json)
     if not as_json:
         sys.stdout.write(made + "\n")
-    output.result({"token": made, "expires_in_seconds": ttl})
+    output.result({"token": made, "expires_in_seconds": seconds})
     return 0

@@ -25,6 +25,7 @@ SERVICE_ISSUER = "contentshop-services"
 SERVICE_TOKEN_LIFE = timedelta(minutes=5)
 MAX_USER_TOKEN_LIFE = timedelta(hours=1)
 LEEWAY_SECONDS = 30
+LATEST_SECONDS = 253_402_300_800  # the year 10,000; NaN and infinity are past any time
 MAX_TOKEN_BYTES = 8 * 1024
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SERVICE_SCOPES = frozenset({"worker", "packager", "backend"})
@@ -101,7 +102,7 @@ def _claims(token: str, keys: Keys, *, audience: str, issuer: str, clock: Clock)
         },
     )
     for name in ("exp", "iat", *(["nbf"] if "nbf" in claims else [])):
-        if type(claims[name]) not in (int, float):
+        if type(claims[name]) not in (int, float) or not 0 <= claims[name] < LATEST_SECONDS:
             raise jwt.InvalidTokenError
     now = clock.now().timestamp()
     if claims["exp"] + LEEWAY_SECONDS <= now:
@@ -147,7 +148,8 @@ class Authenticator:
             return self._caller_of(token)
         except jwt.ExpiredSignatureError:
             raise UnauthenticatedError("the token has expired", reason="TOKEN_EXPIRED") from None
-        except (jwt.PyJWTError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            # RecursionError: 8 KiB are enough for JSON nested deeper than Python follows.
             raise _invalid() from None
 
     def _caller_of(self, token: str) -> Caller:

@@ -42,7 +42,7 @@ class Violations:
             return self.check(False, field, "must not be empty")
         if len(value) > max_chars:
             return self.check(False, field, f"must be at most {max_chars} characters")
-        clean = not any(ch < " " and ch not in "\n\t" for ch in value)
+        clean = not any((ch < " " and ch not in "\n\t") or "\x7f" <= ch <= "\x9f" for ch in value)
         return self.check(clean, field, "must not contain control characters")
 
     def one_of(self, value: int, allowed: Iterable[int], field: str) -> bool:

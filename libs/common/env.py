@@ -7,6 +7,7 @@ also come from a file: `NAME_FILE=/run/secrets/name` stands for `NAME=<content o
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import typing
 from collections.abc import Callable, Mapping
@@ -115,9 +116,12 @@ def _int(raw: str) -> int:
 
 def _float(raw: str) -> float:
     try:
-        return float(raw)
+        value = float(raw)
     except ValueError:
         raise ValueError("not a number") from None
+    if not math.isfinite(value):  # NaN would pass every floor
+        raise ValueError("not a number")
+    return value
 
 
 def _words(raw: str) -> tuple[str, ...]:

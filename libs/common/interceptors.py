@@ -65,8 +65,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         """The handler, wrapped; None (unknown method) is answered by gRPC itself."""
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method not in self._request_types:
+        if handler is None or method.split("/")[1] in _OPEN_SERVICES:
             return cast("Handler | None", handler)
+        if method not in self._request_types:
+            # Registered and not listed: nobody said who may call it, so nobody may.
+            log.error("rpc.unlisted", method=method)
+            return None
         call = _Call(self, method, handler, handler_call_details.invocation_metadata or ())
         serializer = handler.response_serializer
         if handler.request_streaming and handler.response_streaming:

@@ -12,6 +12,7 @@ import jwt
 import structlog
 
 from libs.common.clock import Clock
+from libs.common.errors import UnavailableError
 
 log = structlog.get_logger()
 
@@ -22,10 +23,11 @@ MAX_BYTES = 1024 * 1024
 
 
 class JwksKeys:
-    """Keys by id. Read at first use; again every ten minutes, in the background.
+    """Keys by id. Read when made; again every ten minutes, in the background.
 
     A key id from a token is only ever a dict key here: it never decides what is fetched, so a
-    token cannot make the service fetch anything, and an unknown id costs nothing.
+    token cannot make the service fetch anything, and an unknown id costs nothing. So a new key
+    must be published ten minutes before it signs.
     """
 
     algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA", "PS256")
@@ -33,37 +35,46 @@ class JwksKeys:
     def __init__(self, source: str, clock: Clock) -> None:
         self._source = source
         self._clock = clock
-        self._keys: dict[str, Any] = {}
+        self._keys: dict[str, jwt.PyJWK] = {}
         self._next_read = float("-inf")
-        self._reading = threading.Lock()
+        self._read()
 
     def find(self, key_id: str | None) -> Any | None:
-        """The public key of that id, or None."""
-        if self._clock.monotonic() >= self._next_read:
-            if self._keys:
-                # Old keys serve while new ones are read: authentication never waits for a fetch.
-                threading.Thread(target=self._read, daemon=True, name="jwks").start()
-            else:
-                self._read()
+        """The public key of that id, with the one algorithm it is for, or None.
+
+        Raises:
+            UnavailableError: KEYS_UNAVAILABLE, no key could be read yet: nobody is to blame their
+                token for that.
+        """
+        now = self._clock.monotonic()
+        if now >= self._next_read:
+            # Old keys serve while new ones are read: authentication never waits for a fetch.
+            self._next_read = now + RETRY_SECONDS
+            threading.Thread(target=self._read, daemon=True, name="jwks").start()
+        if not self._keys:
+            raise UnavailableError("no token can be verified now", reason="KEYS_UNAVAILABLE")
         return self._keys.get(key_id) if isinstance(key_id, str) else None
 
     def _read(self) -> None:
-        if not self._reading.acquire(blocking=False):
-            return
+        self._next_read = self._clock.monotonic() + RETRY_SECONDS
         try:
-            self._next_read = self._clock.monotonic() + RETRY_SECONDS
-            keys = {}
-            for entry in json.loads(self._fetch())["keys"]:
-                key = jwt.PyJWK(entry)
-                if key.key_id and key.algorithm_name in self.algorithms:
-                    keys[key.key_id] = key.key
-            self._keys = keys
-            self._next_read = self._clock.monotonic() + REFRESH_SECONDS
-            log.info("jwks.read", keys=len(keys))
-        except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
+            entries = json.loads(self._fetch())["keys"]
+            keys = [key for entry in entries if (key := self._usable(entry)) is not None]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("jwks.unreadable", error=type(error).__name__)
-        finally:
-            self._reading.release()
+            return
+        self._keys = {str(key.key_id): key for key in keys}
+        self._next_read = self._clock.monotonic() + REFRESH_SECONDS
+        log.info("jwks.read", keys=len(keys), entries=len(entries))
+
+    def _usable(self, entry: dict[str, Any]) -> jwt.PyJWK | None:
+        """The key, if it has a name and is for verifying; the others are none of our business."""
+        try:
+            key = jwt.PyJWK(entry)
+        except (ValueError, TypeError, jwt.PyJWTError):
+            return None
+        fits = key.algorithm_name in self.algorithms and key.public_key_use in (None, "sig")
+        return key if key.key_id and fits else None
 
     def _fetch(self) -> bytes:
         if not self._source.startswith("https://"):

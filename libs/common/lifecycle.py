@@ -121,7 +121,10 @@ class Duty:
             self._wake.clear()
             try:
                 more = await self._work()
-            except Exception as error:  # noqa: BLE001 - a duty outlives any one fault
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - outlives any one fault
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                    raise  # stop() asked; a cancellation nobody asked for is a fault like others
                 self.failures += 1
                 expected = self.failures > 1  # the first says it in full, the rest in a line
                 log.warning(

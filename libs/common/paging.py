@@ -8,7 +8,7 @@ import hmac
 import json
 
 from libs.common.checks import checking
-from libs.common.errors import InvalidArgumentError
+from libs.common.errors import FieldViolation, InvalidArgumentError
 
 _MAC_BYTES = 16
 
@@ -39,7 +39,11 @@ class PageTokens:
         body, mac = raw[:8], raw[8:]
         if len(raw) != 8 + _MAC_BYTES or not hmac.compare_digest(mac, self._mac(body, scope)):
             raise _bad()
-        return int.from_bytes(body, "big")
+        position = int.from_bytes(body, "big")
+        # Decoding is lenient (stray characters, spare bits): only what we sealed is ours.
+        if token != self.seal(position, *scope):
+            raise _bad()
+        return position
 
     def _mac(self, body: bytes, scope: tuple[object, ...]) -> bytes:
         text = json.dumps(scope, default=str).encode()
@@ -47,7 +51,11 @@ class PageTokens:
 
 
 def _bad() -> InvalidArgumentError:
-    return InvalidArgumentError("the page token is not of this list", reason="BAD_PAGE_TOKEN")
+    return InvalidArgumentError(
+        "the page token is not of this list",
+        reason="BAD_PAGE_TOKEN",
+        violations=[FieldViolation("page_token", "is not of this list", "BAD_PAGE_TOKEN")],
+    )
 
 
 def page_size(asked: int, *, default: int, most: int) -> int:

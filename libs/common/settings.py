@@ -13,6 +13,7 @@ from libs.common.grpc_server import Tls
 from libs.common.jwks import JwksKeys
 
 MIN_SECRET_CHARS = 32
+LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,14 @@ class CommonSettings:
         ):
             if value and len(value) < MIN_SECRET_CHARS:
                 problems.append(f"{name} must have at least {MIN_SECRET_CHARS} characters")
+        if self.auth_jwks.startswith("http://"):
+            problems.append("AUTH_JWKS must be a file or an https URL")
         if bool(self.tls_cert) != bool(self.tls_key):
             problems.append("set both TLS_CERT and TLS_KEY, or neither")
+        if self.tls_client_ca and not self.tls_cert:
+            problems.append("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY")
+        if self.log_level.lower() not in LOG_LEVELS:
+            problems.append(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
         if problems:
             raise SettingsError(problems)
 

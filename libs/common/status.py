@@ -7,6 +7,8 @@ RetryInfo.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import grpc
 from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
@@ -32,11 +34,16 @@ _CODES: dict[type[errors.ContentshopError], grpc.StatusCode] = {
 }
 _NUMBERS = {code: code.value[0] for code in grpc.StatusCode}
 DETAILS_KEY = "grpc-status-details-bin"
+# Trailers over 8 KiB are refused by clients, sometimes; base64 makes four bytes of three.
+MAX_VIOLATION_BYTES = 4 * 1024
 
 
 def code_of(error: errors.ContentshopError) -> grpc.StatusCode:
-    """The gRPC code of a typed error."""
-    return _CODES[type(error)]
+    """The gRPC code of a typed error; a subclass has that of the class it refines."""
+    for cls in type(error).__mro__:
+        if code := _CODES.get(cls):
+            return code
+    return grpc.StatusCode.INTERNAL
 
 
 def to_status(error: errors.ContentshopError) -> status_pb2.Status:
@@ -46,16 +53,7 @@ def to_status(error: errors.ContentshopError) -> status_pb2.Status:
     )
     details: list[Message] = [info]
     if isinstance(error, errors.InvalidArgumentError) and error.violations:
-        details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(
-                        field=v.field, description=v.description, reason=v.reason
-                    )
-                    for v in error.violations
-                ]
-            )
-        )
+        details.append(_bad_request(error.violations))
     if isinstance(error, errors.NotFoundError):
         details.append(error_details_pb2.ResourceInfo(resource_type=error.resource_type))
     if isinstance(error, errors.FailedPreconditionError):
@@ -80,6 +78,17 @@ def to_status(error: errors.ContentshopError) -> status_pb2.Status:
     return status
 
 
+def _bad_request(violations: Sequence[errors.FieldViolation]) -> error_details_pb2.BadRequest:
+    """The first violations, as many as a client is sure to take; the message counts them all."""
+    bad_request = error_details_pb2.BadRequest()
+    for v in violations:
+        bad_request.field_violations.add(field=v.field, description=v.description, reason=v.reason)
+        if bad_request.ByteSize() > MAX_VIOLATION_BYTES and len(bad_request.field_violations) > 1:
+            del bad_request.field_violations[-1]
+            break
+    return bad_request
+
+
 def trailing_metadata(error: errors.ContentshopError) -> tuple[tuple[str, bytes], ...]:
     """The details as gRPC trailers."""
     return ((DETAILS_KEY, to_status(error).SerializeToString()),)
@@ -93,8 +102,9 @@ _CLASSES: dict[grpc.StatusCode, type[errors.ContentshopError]] = {
 def from_rpc_error(error: grpc.aio.AioRpcError) -> errors.ContentshopError:
     """The typed error behind a failed call; calls that never reached a server are UNAVAILABLE."""
     info, violations, retry_after, resource, subject = _read_details(error)
-    message = error.details() or error.code().name
     code = error.code()
+    # Words that are not ours may name addresses and paths, and a servicer passes them on.
+    message = (info.reason and error.details()) or f"the call ended with {code.name}"
     if info.reason == errors.LeaseLostError.default_reason:
         return errors.LeaseLostError(message)
     if code is grpc.StatusCode.NOT_FOUND and resource:
@@ -135,6 +145,8 @@ def _read_details(
         resource_info = error_details_pb2.ResourceInfo()
         quota = error_details_pb2.QuotaFailure()
         if detail.Unpack(info):
+            if info.domain != errors.DOMAIN:
+                info.Clear()
             continue
         if detail.Unpack(bad_request):
             violations += [

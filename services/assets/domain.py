@@ -34,7 +34,9 @@ _FOLDERS = {
     FileKind.GENERATED: "generated",
     FileKind.ARCHIVE: "archives",
 }
-_BLOB_KEY = re.compile(r"[0-9a-f]{32}/(?:uploads|generated|archives)/[0-9a-f]{32}(?:\.zip)?")
+_BLOB_KEY = re.compile(
+    r"[0-9a-f]{32}/(?:uploads/[0-9a-f]{32}|generated/[0-9a-f]{32}|archives/[0-9a-f]{32}\.zip)"
+)
 
 
 @dataclass(frozen=True, slots=True)

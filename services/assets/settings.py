@@ -72,8 +72,9 @@ class Settings(CommonSettings):
     pin_seconds: float = setting(
         "ASSETS_PIN_SECONDS", "life of a pin until its job is known", 600.0, at_least=0.05
     )
+    # As long as any URL to it lives, so that who has begun to read reads to the end.
     removal_seconds: float = setting(
-        "ASSETS_REMOVAL_SECONDS", "from deletion to the blob's removal", 300.0, at_least=0
+        "ASSETS_REMOVAL_SECONDS", "from deletion to the blob's removal", 900.0, at_least=0
     )
     orphan_seconds: float = setting(
         "ASSETS_ORPHAN_SECONDS", "age of a blob without a file when it is removed", 3600.0

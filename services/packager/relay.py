@@ -16,6 +16,8 @@ from services.packager.usecases.deps import Deps
 
 log = structlog.get_logger()
 
+MAX_KNOWN_TEAMS = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class _Build:
@@ -51,6 +53,8 @@ class Builder:
         self._at_once = at_once
         self._alone = alone
         self._running: dict[int, _Build] = {}
+        self._served: dict[str, int] = {}
+        self._serving = 0
         self._owner = TaskOwner()
         self._taking = Duty("build", self._take, floor_seconds=floor_seconds, ids=deps.ids)
         self._renewing = Duty(
@@ -90,11 +94,21 @@ class Builder:
         if free <= 0:
             return False  # the end of a build comes back
         async with self._deps.db.duty() as tx:
-            taken = await builds.take(tx, free, self._deps.limits.lease_seconds)
+            lease_seconds = self._deps.limits.lease_seconds
+            taken = await builds.take(tx, free, lease_seconds, self._served)
         for archive in taken:
+            self._serve(archive.team)
             task = self._owner.spawn(self._run(archive), name=f"build.{archive.id}")
             self._running[archive.id] = _Build(archive.fence, task)
         return False
+
+    def _serve(self, team: str) -> None:
+        """Puts the team last in the order of turns."""
+        self._serving += 1
+        self._served.pop(team, None)
+        self._served[team] = self._serving
+        if len(self._served) > MAX_KNOWN_TEAMS:
+            del self._served[next(iter(self._served))]  # the one served longest ago
 
     async def _run(self, archive: Archive) -> None:
         try:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from contentshop.assets.v1 import backend_pb2 as pb
-from contentshop.assets.v1 import backend_pb2_grpc
 from isal import isal_zlib
 
+from contentshop.assets.v1 import backend_pb2 as pb
+from contentshop.assets.v1 import backend_pb2_grpc
 from libs.common.auth import Authenticator, SharedSecret
 from libs.common.blobs_file import FileBlobStore
 from libs.common.clock import SystemClock

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import grpc
+
 from contentshop.enqueue.v1 import execution_pb2 as pb
 from contentshop.enqueue.v1 import execution_pb2_grpc, job_pb2
-
 from libs.common.auth import Authenticator, SharedSecret
 from libs.common.clock import SystemClock
 from libs.common.errors import ContentshopError, InvalidArgumentError, NotFoundError

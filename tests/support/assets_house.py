@@ -211,11 +211,12 @@ class AssetsHouse:
     async def say(self, routing_key: str, body: bytes) -> None:
         """Publishes a message and waits until it was taken in."""
         assert await self.broker.publish([Message(routing_key, body)]) == [True]
-        await eventually(self._all_taken)
+        await eventually(lambda: self.in_hand() == self.broker.ready_count("assets.jobs") == 0)
 
-    async def _all_taken(self) -> bool:
-        lane = self.broker._lane("assets.jobs")
-        return not lane.ready and not any(s._unended for s in lane.subscriptions)
+    def in_hand(self) -> int:
+        """Messages that the service was given and has not ended."""
+        subscriptions = self.broker._lane("assets.jobs").subscriptions
+        return sum(len(subscription._unended) for subscription in subscriptions)
 
     async def enqueued(self, team: str, job_id: int, pin_token: str) -> None:
         message = messages_pb2.JobEnqueued(

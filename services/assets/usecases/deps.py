@@ -49,7 +49,7 @@ class Figures:
     spool_bytes: int = 16 * MIB
     spool_folder: str = ""
     pin_seconds: float = 600.0
-    removal_seconds: float = 300.0
+    removal_seconds: float = 900.0
     orphan_seconds: float = 3600.0
 
 

@@ -150,12 +150,18 @@ def _values(struct: struct_pb2.Struct, workflow: Workflow, check: Violations) ->
 
 
 def _finite(struct: struct_pb2.Struct) -> bool:
-    """NaN and infinity are no JSON, and would fail the conversion."""
-    return all(
-        math.isfinite(value.number_value)
-        for value in struct.fields.values()
-        if value.WhichOneof("kind") == "number_value"
-    )
+    """NaN and infinity, at any depth, are no JSON, and would fail the conversion."""
+    return all(_finite_value(value) for value in struct.fields.values())
+
+
+def _finite_value(value: struct_pb2.Value) -> bool:
+    # No deeper than the parser goes, which is 100 messages.
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _finite(value.struct_value)
+    if kind == "list_value":
+        return all(_finite_value(item) for item in value.list_value.values)
+    return kind != "number_value" or math.isfinite(value.number_value)
 
 
 def _moodboard_refs(moodboard: enqueue_pb2.MoodboardInput, check: Violations) -> list[DraftRef]:

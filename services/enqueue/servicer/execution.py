@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 from contentshop.enqueue.v1 import execution_pb2, execution_pb2_grpc, job_pb2
 from libs.common.broker import LANES
 from libs.common.checks import Violations, checking
-from libs.common.errors import InvalidArgumentError, UnavailableError
+from libs.common.errors import UnavailableError
 from libs.common.outcomes import Outcome
 from services.enqueue.domain import Archive, ArchiveState, Fault, ImageState, Job, MadeImage, Usage
 from services.enqueue.servicer.convert import image_message
-from services.enqueue.servicer.drafts import FORMATS, QUALITIES
+from services.enqueue.servicer.drafts import FORMATS, MAX_VARIATIONS, QUALITIES
 from services.enqueue.store.leases import Presence
 from services.enqueue.usecases import archiving, executing
 from services.enqueue.usecases.deps import Deps
@@ -28,6 +29,7 @@ MAX_LEASES = 1000
 MAX_IMAGE_SIDE = 2**31 - 1
 MAX_RETRY_MS = 3600 * 1000
 HEARTBEAT_SECONDS = 10.0
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _QUALITY_VALUES = {name: value for value, name in QUALITIES.items()}
 _FORMAT_VALUES = {name: value for value, name in FORMATS.items()}
@@ -109,8 +111,16 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
         """Renews all leases of a worker."""
         with checking() as check:
             check.text(request.worker, MAX_NAME_CHARS, "worker", required=True)
-            check.check(len(request.leases) <= MAX_LEASES, "leases", f"takes at most {MAX_LEASES}")
-            check.check(set(request.lanes) <= set(LANES), "lanes", "names an unknown lane")
+            if check.check(
+                len(request.leases) <= MAX_LEASES, "leases", f"takes at most {MAX_LEASES}"
+            ):
+                for position, lease in enumerate(request.leases):
+                    check.id(lease.job_id, f"leases[{position}].job_id")
+                    check.id(lease.fence, f"leases[{position}].fence")
+            if check.check(
+                len(request.lanes) <= len(LANES), "lanes", f"takes at most {len(LANES)}"
+            ):
+                check.check(set(request.lanes) <= set(LANES), "lanes", "names an unknown lane")
             check.within(request.slots, 0, MAX_LEASES, "slots")
         presence = Presence(request.worker, tuple(request.lanes), request.slots)
         held = {lease.job_id: lease.fence for lease in request.leases}
@@ -138,11 +148,18 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
         """Records one made image."""
         with checking() as check:
             _check_held(request, check)
+            check.within(request.index, 1, MAX_VARIATIONS, "index")
             check.id(request.file_id, "file_id")
+            check.text(request.content_type, MAX_NAME_CHARS, "content_type", required=True)
             check.within(request.width, 1, MAX_IMAGE_SIDE, "width")
             check.within(request.height, 1, MAX_IMAGE_SIDE, "height")
             check.check(request.size_bytes > 0, "size_bytes", "must be positive")
+            sha256 = _SHA256.fullmatch(request.sha256) is not None
+            check.check(sha256, "sha256", "must be 64 hex digits, lower case")
             check.text(request.model, MAX_NAME_CHARS, "model")
+            for name in ("prompt_tokens", "output_tokens", "total_tokens"):
+                count = getattr(request.usage, name)
+                check.check(count >= 0, f"usage.{name}", "must not be negative")
         made = MadeImage(
             file_id=request.file_id,
             content_type=request.content_type,
@@ -167,8 +184,9 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
         """Records that one image is given up."""
         with checking() as check:
             _check_held(request, check)
+            check.within(request.index, 1, MAX_VARIATIONS, "index")
             check.text(request.message, MAX_MESSAGE_CHARS, "message")
-        outcome = _outcome(request.outcome)
+            outcome = _outcome(request.outcome, check)
         image = await executing.record_image_failure(
             self._deps,
             Held(request.job_id, request.fence),
@@ -197,6 +215,9 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             check.one_of(request.cause, (drain, backoff), "cause")
             check.text(request.message, MAX_MESSAGE_CHARS, "message")
             check.within(request.retry_after_ms, 0, MAX_RETRY_MS, "retry_after_ms")
+            outcome = Outcome.INTERNAL
+            if request.cause == backoff:
+                outcome = _outcome(request.outcome, check)
         held = Held(request.job_id, request.fence)
         if request.cause == drain:
             state = await executing.release_for_drain(self._deps, held)
@@ -204,7 +225,7 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             state = await executing.release_for_backoff(
                 self._deps,
                 held,
-                _outcome(request.outcome),
+                outcome,
                 request.message,
                 request.retry_after_ms / 1000,
             )
@@ -244,6 +265,10 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             )
             if ready:
                 check.id(request.file_id, "file_id")
+            check.text(request.filename, MAX_NAME_CHARS, "filename")
+            check.check(request.size_bytes >= 0, "size_bytes", "must not be negative")
+            check.text(request.error.reason, MAX_NAME_CHARS, "error.reason")
+            check.text(request.error.message, MAX_MESSAGE_CHARS, "error.message")
         fault = None if ready else Fault(request.error.reason, request.error.message)
         archive = Archive(
             ArchiveState.READY if ready else ArchiveState.FAILED,
@@ -264,11 +289,12 @@ def _check_held(request: Any, check: Violations) -> None:
     check.id(request.fence, "fence")
 
 
-def _outcome(word: str) -> Outcome:
+def _outcome(word: str, check: Violations) -> Outcome:
     try:
         return Outcome(word)
     except ValueError:
-        raise InvalidArgumentError("the outcome is none this server knows") from None
+        check.add("outcome", "is none this server knows")
+        return Outcome.INTERNAL
 
 
 def _spec_message(job: Job) -> execution_pb2.JobSpec:

@@ -23,13 +23,23 @@ from services.packager.store.archives import archive_of
 
 _archives = tables.archives
 
+CANDIDATES = 200  # of which the teams served longest ago are taken
 
-async def take(tx: Tx, limit: int, lease_seconds: float) -> list[Archive]:
+
+async def take(
+    tx: Tx, limit: int, lease_seconds: float, served: Mapping[str, int]
+) -> list[Archive]:
     """Begins an attempt at up to `limit` due archives: a lease and a new fence for each.
 
     Teams take turns: one team's hundredth archive waits behind another's first.
+
+    Args:
+        tx: the transaction.
+        limit: archives at most.
+        lease_seconds: how long they are ours without renewal.
+        served: team → a number that grows with each time it was served; the lowest goes first.
     """
-    due = await _due_in_turns(tx, limit)
+    due = await _due_in_turns(tx, limit, served)
     if not due:
         return []
     # Locked by id, for PostgreSQL locks no rows of a ranking; what another has taken is skipped.
@@ -56,7 +66,7 @@ def _is_due(tx: Tx) -> tuple[sa.ColumnElement[bool], ...]:
     return _archives.c.state == ArchiveState.PENDING, _archives.c.try_at <= tx.now(), free
 
 
-async def _due_in_turns(tx: Tx, limit: int) -> list[int]:
+async def _due_in_turns(tx: Tx, limit: int, served: Mapping[str, int]) -> list[int]:
     held = _archives.c.lease_until >= tx.now()
     # A team's builds under way count as its turns.
     turn = sa.func.row_number().over(
@@ -64,17 +74,24 @@ async def _due_in_turns(tx: Tx, limit: int) -> list[int]:
         order_by=[sa.case((held, 0), else_=1), _archives.c.try_at, _archives.c.id],
     )
     ranked = (
-        sa.select(_archives.c.id, _archives.c.try_at, held.label("held"), turn.label("turn"))
+        sa.select(
+            _archives.c.id,
+            _archives.c.team,
+            _archives.c.try_at,
+            held.label("held"),
+            turn.label("turn"),
+        )
         .where(_archives.c.state == ArchiveState.PENDING, _archives.c.try_at <= tx.now())
         .subquery()
     )
     rows = await tx.execute(
-        sa.select(ranked.c.id)
+        sa.select(ranked.c.id, ranked.c.team, ranked.c.turn)
         .where(sa.or_(ranked.c.held.is_(None), sa.not_(ranked.c.held)))
         .order_by(ranked.c.turn, ranked.c.try_at, ranked.c.id)
-        .limit(limit)
+        .limit(CANDIDATES)
     )
-    return list(rows.scalars())
+    first = sorted(rows, key=lambda row: (row.turn, served.get(row.team, 0)))
+    return [row.id for row in first[:limit]]
 
 
 async def renew(tx: Tx, held: Mapping[int, int], lease_seconds: float) -> set[int]:

@@ -24,6 +24,10 @@ from services.worker.domain import (
 from services.worker.gateways.patience import Patience
 
 CALL_SECONDS = 5.0
+# What enqueue takes; a longer word of a provider must not cost the job.
+MAX_MESSAGE_CHARS = 500
+MAX_MODEL_CHARS = 128
+MAX_RETRY_SECONDS = 3600.0
 
 _QUALITIES: Mapping[int, str] = {job_pb2.QUALITY_HIGH: "high"}  # all else means fast
 _FORMATS: Mapping[int, str] = {
@@ -129,7 +133,7 @@ class EnqueueGateway:
             height=stored.height,
             size_bytes=stored.size_bytes,
             sha256=stored.sha256,
-            model=model,
+            model=model[:MAX_MODEL_CHARS],
             usage=job_pb2.Usage(
                 prompt_tokens=usage.prompt_tokens,
                 output_tokens=usage.output_tokens,
@@ -154,7 +158,7 @@ class EnqueueGateway:
             fence=lease.fence,
             index=index,
             outcome=outcome.value,
-            message=message,
+            message=message[:MAX_MESSAGE_CHARS],
         )
         await self._patience.ask(
             lambda: self._client.unary(
@@ -187,8 +191,9 @@ class EnqueueGateway:
         if why is not None:
             request.cause = pb.RELEASE_CAUSE_BACKOFF
             request.outcome = why.outcome.value
-            request.message = why.message
-            request.retry_after_ms = round(why.retry_after_seconds * 1000)
+            request.message = why.message[:MAX_MESSAGE_CHARS]
+            wait = min(why.retry_after_seconds, MAX_RETRY_SECONDS)
+            request.retry_after_ms = round(wait * 1000)
         answer: pb.ReleaseJobResponse = await self._patience.ask(
             lambda: self._client.unary(
                 self._stub.ReleaseJob, request, timeout_seconds=CALL_SECONDS

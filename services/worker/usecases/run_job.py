@@ -126,6 +126,9 @@ class RunJob:
             raise _first(faults) from None
         # A task that was cancelled by itself does not end its group: the worker is leaving.
         left = [index for index, work in works.items() if work.cancelled()]
+        if left and not job.leaving:
+            # gRPC cancels a call whose request iterator fails; nobody asked for that.
+            raise RuntimeError("an image's task was cancelled without a reason")
         ended = [work.result() for work in works.values() if not work.cancelled()]
         return [fault for fault in ended if fault is not None], left
 

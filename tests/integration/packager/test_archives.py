@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
-from contentshop.enqueue.v1 import job_pb2, messages_pb2
-from contentshop.packager.v1 import packager_pb2 as pb
 
+from contentshop.enqueue.v1 import execution_pb2, job_pb2, messages_pb2
+from contentshop.packager.v1 import packager_pb2 as pb
 from libs.common.errors import (
     AlreadyExistsError,
     ContentshopError,
@@ -50,17 +51,6 @@ async def test_a_finished_job_gets_its_zip(house: House) -> None:
     assert (stored.filename, stored.job_id) == (report.filename, 7)
 
 
-async def test_equal_jobs_give_equal_bytes(house: House) -> None:
-    await house.job(7, 2)
-    await house.announce(7)
-    await house.reported()
-    first = house.assets.archives()
-    await house.assets.store.put("again", [b"x"], "")
-    _, data = await house.team().download(job_id=7)
-    path = house.assets.path_of(first[0])
-    assert await asyncio.to_thread(path.read_bytes) == data
-
-
 async def test_names_follow_the_content_type(house: House) -> None:
     images = await house.job(7, 2, content_type="image/webp")
     await house.announce(7)
@@ -91,30 +81,30 @@ async def test_a_job_that_wants_no_zip_gets_none(house: House) -> None:
         await house.team().get(job_id=7)
 
 
+def _ended(**fields: Any) -> bytes:
+    sound: dict[str, Any] = {
+        "schema_version": 1,
+        "job_id": 7,
+        "team": "red",
+        "archive_wanted": True,
+        "finish_time_ms": 1,
+        "outputs": [execution_pb2.JobOutput(index=n, file_id=n) for n in (1, 2)],
+    }
+    return messages_pb2.JobEnded(**(sound | fields)).SerializeToString()
+
+
 @pytest.mark.parametrize(
     "body",
     [
-        b"garbage",
-        messages_pb2.JobEnded(schema_version=2, job_id=7, team="red").SerializeToString(),
-        messages_pb2.JobEnded(
-            schema_version=1, job_id=7, team="red", archive_wanted=True, finish_time_ms=1
-        ).SerializeToString(),
-        messages_pb2.JobEnded(
-            schema_version=1,
-            job_id=7,
-            team="no/team",
-            archive_wanted=True,
-            finish_time_ms=1,
-            outputs=[{"index": 1, "file_id": 1}, {"index": 2, "file_id": 2}],
-        ).SerializeToString(),
-        messages_pb2.JobEnded(
-            schema_version=1,
-            job_id=7,
-            team="red",
-            archive_wanted=True,
-            finish_time_ms=1,
-            outputs=[{"index": 2, "file_id": 1}, {"index": 2, "file_id": 2}],
-        ).SerializeToString(),
+        pytest.param(b"garbage", id="garbage"),
+        pytest.param(_ended(schema_version=2), id="version"),
+        pytest.param(_ended(job_id=0), id="job"),
+        pytest.param(_ended(team="no/team"), id="team"),
+        pytest.param(_ended(outputs=[]), id="no-outputs"),
+        pytest.param(
+            _ended(outputs=[execution_pb2.JobOutput(index=2, file_id=n) for n in (1, 2)]),
+            id="index-twice",
+        ),
     ],
 )
 async def test_messages_that_make_no_sense_are_dead_letters(house: House, body: bytes) -> None:
@@ -203,6 +193,7 @@ async def test_another_teams_archive_is_as_unknown_as_none(house: House) -> None
         ("GetArchive", pb.GetArchiveRequest(archive_id=0)),
         ("GetArchive", pb.GetArchiveRequest(job_id=-5)),
     ],
+    ids=["no-source", "negative", "request-id", "no-key", "zero", "negative-key"],
 )
 async def test_wrong_requests_are_named(house: House, method: str, message: object) -> None:
     with pytest.raises(InvalidArgumentError) as raised:
