@@ -8,7 +8,6 @@ found again. Every call we make may be repeated: creates carry a request_id.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,7 +26,12 @@ from libs.common import env
 from libs.common.auth import TEAM_PATTERN, mint_user_token
 from libs.common.backoff import Backoff
 from libs.common.clock import Clock, SystemClock
-from libs.common.errors import AbortedError, UnavailableError
+from libs.common.errors import (
+    AbortedError,
+    ContentshopError,
+    DeadlineExceededError,
+    UnavailableError,
+)
 from libs.common.grpc_client import ClientTls, RpcClient, open_channel
 from libs.common.ids import Ids, SystemIds
 
@@ -35,10 +39,8 @@ CALL_SECONDS = 15.0
 TRIES = 5  # about three seconds in all
 BACKOFF = Backoff(first_seconds=0.2, max_seconds=2.0)
 ISSUER = "contentshop"
-# What gRPC itself says when there is nobody; our servers never word it so.
-_NOBODY = re.compile(
-    r"failed to connect|ipv[46]:|connection re|socket closed|dns |name resol", re.IGNORECASE
-)
+# How libs.common.status words an end that no server of ours wrote: nobody was there.
+_NOBODY = "the call ended with"
 
 StubT = TypeVar("StubT")
 
@@ -165,9 +167,9 @@ class Remote(Generic[StubT]):
             made = request() if callable(request) else request
             try:
                 return await client.unary(method(stub), made, timeout_seconds=timeout_seconds)
-            except (UnavailableError, AbortedError) as error:
+            except (UnavailableError, AbortedError, DeadlineExceededError) as error:
                 failures += 1
-                if failures == TRIES:
+                if failures == TRIES or isinstance(error, DeadlineExceededError):
                     raise self._away(error, target) from None
             await asyncio.sleep(BACKOFF.wait(failures, self._ids))
 
@@ -183,8 +185,8 @@ class Remote(Generic[StubT]):
             except UnavailableError as error:
                 raise self._away(error, target) from None
 
-    def _away(self, error: Exception, target: str) -> Exception:
-        if isinstance(error, UnavailableError) and _NOBODY.search(error.message):
+    def _away(self, error: ContentshopError, target: str) -> Exception:
+        if error.message.startswith(_NOBODY):
             return NotRunningError(
                 f"{self._name} at {target} does not answer", hint=self._source.hint
             )

@@ -21,10 +21,12 @@ from cli.output import Output
 from cli.plain import to_plain
 from cli.running import run
 from cli.saving import show_saved
+from libs.common import env
 from libs.common.clock import SystemClock
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+DRAIN_SECONDS = 1  # nobody waits for images of a demo that is over
 POLL_SECONDS = 0.05
 _OLD_OUTPUTS = ("image-*.png", "image-*.jpg", "image-*.webp", "generation-*.zip", ".*.part")
 
@@ -45,7 +47,7 @@ async def _demonstrate(out: Path, wish: GenerationWish, generator: str, output: 
     async with _house(out / ".data", generator):
         started = clock.monotonic() - began
         async with connect(out / ".data", "demo") as shop:
-            made = await carry_out(shop, wish, out=out, output=output)
+            made = await carry_out(shop, wish, out=out, output=output, outlives_us=False)
         stopping = clock.monotonic()
     stopped = clock.monotonic() - stopping
     steps = [("start", started), *made.steps, ("stop", stopped)]
@@ -99,6 +101,7 @@ async def _house(data: Path, generator: str) -> AsyncIterator[None]:
             stdin=subprocess.PIPE,  # its end tells the child that we are gone
             stdout=log,
             stderr=log,
+            env={**env.process_environ(), "WORKER_DRAIN_SECONDS": str(DRAIN_SECONDS)},
             start_new_session=True,  # Ctrl-C comes to us; we stop the child in order
         )
     try:

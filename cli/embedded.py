@@ -95,7 +95,11 @@ def run_house(data: Path | None, options: HouseOptions, output: Output) -> ExitC
             if migrate is not None:
                 migrate(settings[name])
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(folder, settings, given, options, output))
+            try:
+                runner.run(_serve(folder, settings, given, options, output))
+            except SystemExit:
+                # The second signal: nothing is waited for, as little as after a kill -9.
+                os._exit(ExitCode.INTERRUPTED)
     output.note("contentshop has stopped")
     return ExitCode.OK
 
@@ -244,6 +248,7 @@ class _ReadySign:
     async def stop(self) -> None:
         """Takes it down before anything stops."""
         self._folder.remove_endpoints()
+        self._output.note("stopping; images in flight are finished first, Ctrl-C again ends it now")
 
 
 async def _until_serving(target: str) -> None:

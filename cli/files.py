@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cli.connection import BACKOFF, TRIES, Connection
-from cli.errors import CliError, ExitCode
+from cli.errors import CliError, ExitCode, NotRunningError
 from contentshop.assets.v1 import assets_pb2, backend_pb2
 from contentshop.enqueue.v1 import job_pb2
 from contentshop.packager.v1 import packager_pb2
@@ -211,7 +211,7 @@ async def _save(
                 with part.open("wb") as file:
                     size = await _receive(open_stream(), file)
                 part.replace(path)
-            except UnavailableError:
+            except (UnavailableError, NotRunningError):
                 failures += 1
                 if failures == TRIES:
                     raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from cli import progress, words
 from cli.connection import Connection, connect
-from cli.errors import ExitCode
+from cli.errors import CliError, ExitCode
 from cli.files import Photo, Uploader, make_folder
 from cli.following import follow
 from cli.output import Output
@@ -21,6 +21,7 @@ from cli.running import run
 from cli.saving import Savings, default_folder, save_job, show_saved
 from contentshop.assets.v1 import assets_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
+from libs.common.errors import ContentshopError
 
 _QUALITIES = {"fast": job_pb2.QUALITY_FAST, "high": job_pb2.QUALITY_HIGH}
 _FORMATS = {
@@ -152,22 +153,42 @@ def make(
     return run(work())
 
 
-async def carry_out(shop: Connection, wish: Wish, *, out: Path | None, output: Output) -> Made:
-    """Uploads, enqueues, follows to the end and saves what was made."""
+async def carry_out(
+    shop: Connection, wish: Wish, *, out: Path | None, output: Output, outlives_us: bool = True
+) -> Made:
+    """Uploads, enqueues, follows to the end and saves what was made.
+
+    Args:
+        shop: where to.
+        wish: what to make.
+        out: the folder for it; None for the job's own.
+        output: where progress is shown.
+        outlives_us: when we are interrupted the job goes on; else it is canceled.
+    """
     times = [shop.clock.monotonic()]
     job = await _enqueue(shop, wish, output)
     times.append(shop.clock.monotonic())
     try:
         job = await follow_shown(shop, job, output)
     except asyncio.CancelledError:
-        how = f"contentshop watch {job.id}{shop.flags}"
-        output.note(f"job {job.id} goes on; come back to it: {how}", style="")
+        await _leave(shop, job, output, outlives_us=outlives_us)
         raise
     times.append(shop.clock.monotonic())
     savings = await save_job(shop, job, out or default_folder(job), output)
     times.append(shop.clock.monotonic())
     took = (later - earlier for earlier, later in pairwise(times))
     return Made(job, savings, tuple(zip(("upload", "generate", "save"), took, strict=True)))
+
+
+async def _leave(shop: Connection, job: job_pb2.Job, output: Output, *, outlives_us: bool) -> None:
+    if outlives_us:
+        how = f"contentshop watch {job.id}{shop.flags}"
+        output.note(f"job {job.id} goes on; come back to it: {how}", style="")
+        return
+    with suppress(ContentshopError, CliError):
+        request = enqueue_pb2.CancelJobRequest(job_id=job.id)
+        await shop.enqueue.unary(lambda stub: stub.CancelJob, request)
+        output.note(f"job {job.id} is canceled", style="")
 
 
 async def _enqueue(shop: Connection, wish: Wish, output: Output) -> job_pb2.Job:

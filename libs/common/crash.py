@@ -1,7 +1,7 @@
 """Crash points: named places where the process kills itself when the environment asks for it.
 
 `CRASH_AT=E4` kills at the first pass of E4; `CRASH_AT=E4:3` at the third. Unset, as in
-production, a point costs one comparison. The names are those of docs/RELIABILITY.md.
+production, a point costs one comparison. The names are those of docs/LIFE-OF-A-JOB.md.
 """
 
 from __future__ import annotations

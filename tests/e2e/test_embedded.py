@@ -60,14 +60,13 @@ async def test_upload_generate_watch_and_download_by_the_command(
     job = made["job"]
     assert (job["state"], job["images_done"]) == ("SUCCEEDED", 3)
     assert job["product_image_file_ids"] == [uploaded["id"]]
-    images = sorted((tmp_path / "made").glob("image-*.png"))
-    assert [image.name for image in images] == ["image-1.png", "image-2.png", "image-3.png"]
-    (zipped,) = (tmp_path / "made").glob("generation-*.zip")
+    images = [tmp_path / "made" / f"image-{n}.png" for n in (1, 2, 3)]
+    zipped = tmp_path / "made" / job["archive"]["filename"]
     with zipfile.ZipFile(zipped) as archive:
         for image in images:
             assert archive.read(image.name) == image.read_bytes()
     assert len(made["files"]) == 4
-    assert {stat.S_ISREG(Path(file["path"]).stat().st_mode) for file in made["files"]} == {True}
+    assert {file["path"] for file in made["files"]} == {str(p) for p in [*images, zipped]}
 
     watched = await shop.run("watch", str(job["id"]), "--json")
     lines = [json.loads(line) for line in watched.out.splitlines()]
@@ -141,13 +140,10 @@ async def test_the_whole_way_by_raw_grpc(shop: House) -> None:
                 number_of_variations=2,
             )
             job = (await enqueue.EnqueueGeneration(request, metadata=metadata)).job
-            last = None
             watch = enqueue.WatchJob(
                 enqueue_pb2.WatchJobRequest(job_id=job.id), metadata=metadata, timeout=30
             )
-            async for last in watch:
-                pass
-        assert last is not None
+            last = [message async for message in watch][-1]
         assert last.final
         assert last.job.state == job_pb2.JOB_STATE_SUCCEEDED
         assert last.job.archive.state == job_pb2.ARCHIVE_STATE_READY

@@ -1,4 +1,4 @@
-"""RabbitMQ dies, freezes, forgets and blocks: docs/RELIABILITY.md, the broker's rows."""
+"""RabbitMQ dies, freezes, forgets and blocks: docs/LIFE-OF-A-JOB.md, the broker's rows."""
 
 from __future__ import annotations
 

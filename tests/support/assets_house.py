@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc, backend_pb2, backend_pb2_grpc
 from contentshop.enqueue.v1 import execution_pb2, job_pb2, messages_pb2
 from libs.common.auth import mint_user_token, service_tokens
+from libs.common.blobs_open import open_blob_urls
 from libs.common.broker import JOB_ENDED, JOB_ENQUEUED, Message
 from libs.common.broker_memory import MemoryBroker
 from libs.common.clock import SystemClock
@@ -291,5 +292,18 @@ async def all_of(*calls: Awaitable[Any]) -> list[Any]:
     """The results of calls made at once, errors among them."""
     return list(await asyncio.gather(*calls, return_exceptions=True))
 
+
+async def read_url(house: AssetsHouse, url: str) -> bytes:
+    """The bytes behind a blob_url, as other services read them."""
+    urls = open_blob_urls(house.settings.blob_url, clock=house.clock, ids=house.ids)
+    await urls.start()
+    try:
+        return await urls.read_all(url, 10_000_000)
+    finally:
+        await urls.close()
+
+
+MakeHouse = Callable[..., Awaitable[AssetsHouse]]
+"""Makes a running house with these settings."""
 
 DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.real)]

@@ -105,8 +105,9 @@ async def house(
     data: Path, *args: str, env: Mapping[str, str] | None = None
 ) -> AsyncIterator[House]:
     """A house on free ports that ends with this block; also when the tests are killed."""
-    command = ("up", "--data", data, "--port-base", "0", "--stop-on-eof", "--json", *args)
-    process = await spawn(*command, env=env)
+    process = await spawn(
+        *("up", "--data", str(data), "--port-base", "0", "--stop-on-eof", "--json", *args), env=env
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     try:

@@ -86,10 +86,10 @@ class House:
         )
         return made
 
-    async def announce(self, job_id: int = 7, *, team: str = "red", **changes: Any) -> None:
-        """Publishes `job.ended` as enqueue does."""
+    def ended(self, job_id: int = 7, *, team: str = "red") -> messages_pb2.JobEnded:
+        """`job.ended` as enqueue words it, a zip wanted."""
         outputs = self.enqueue.jobs[team, job_id].outputs
-        ended = messages_pb2.JobEnded(
+        return messages_pb2.JobEnded(
             schema_version=1,
             job_id=job_id,
             team=team,
@@ -99,14 +99,16 @@ class House:
             finish_time_ms=FINISHED_MS,
             archive_wanted=True,
         )
-        ended.MergeFrom(messages_pb2.JobEnded(**changes))
-        if changes.get("archive_wanted") is False:
-            ended.archive_wanted = False
-        assert await self.broker.publish([Message(JOB_ENDED, ended.SerializeToString())]) == [True]
+
+    async def announce(self, job_id: int = 7, *, team: str = "red", wanted: bool = True) -> None:
+        """Publishes `job.ended`."""
+        ended = self.ended(job_id, team=team)
+        ended.archive_wanted = wanted
+        await self.publish(ended.SerializeToString())
 
     async def publish(self, body: bytes) -> None:
         """Publishes any bytes as `job.ended`."""
-        await self.broker.publish([Message(JOB_ENDED, body)])
+        assert await self.broker.publish([Message(JOB_ENDED, body)]) == [True]
 
     async def reported(self, count: int = 1) -> list[execution_pb2.RecordArchiveRequest]:
         """The reports once there are so many."""

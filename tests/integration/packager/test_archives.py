@@ -74,7 +74,7 @@ async def test_a_repeated_message_builds_one_zip_and_reports_again(house: House)
 async def test_a_job_that_wants_no_zip_gets_none(house: House) -> None:
     await house.job(7, 2)
     await house.job(8, 2)
-    await house.announce(7, archive_wanted=False)
+    await house.announce(7, wanted=False)
     await house.announce(8)
     await house.reported()
     with pytest.raises(NotFoundError):

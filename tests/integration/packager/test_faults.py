@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from contentshop.enqueue.v1 import job_pb2
+from libs.common import env
 from libs.common.errors import (
     DataLossError,
     NotFoundError,
     ResourceExhaustedError,
     UnavailableError,
 )
+from services.packager.app import build
+from services.packager.settings import Settings
 from tests.integration.packager.house import FAILED, House, check_archive, open_house
 from tests.support.databases import DatabaseUrls, sqlite_database
 from tests.support.eventually import eventually
@@ -190,20 +193,24 @@ async def test_stop_in_the_middle_hands_back_without_counting(house: House) -> N
     assert len(house.assets.archives()) == 1
 
 
-async def test_a_dead_packagers_build_is_taken_over(house: House, urls: DatabaseUrls) -> None:
+async def test_two_packagers_of_one_database_share_the_work(
+    urls: DatabaseUrls, tmp_path: Path
+) -> None:
     if not urls.duty:
         pytest.skip("SQLite has one packager")
-    images = await house.job(7, 2)
-    house.assets.faults.hang.add("StoreArchive")
-    await house.announce(7)
-    await eventually(lambda: "StoreArchive" in house.assets.calls)
-    # As a kill does: the leases stay, nothing is handed back.
-    builder = next(c for c in house.app._components if type(c).__name__ == "Builder")
-    builder._running.clear()  # type: ignore[attr-defined]  # found by its name
-    house.assets.faults.hang.clear()
-    await house.restart(PACKAGER_LEASE_SECONDS="1")
-    await eventually(lambda: len(house.enqueue.reports) == 1, timeout_seconds=40)
-    check_archive((await house.team().download(job_id=7))[1], 7, images)
+    async with open_house(urls, tmp_path) as house:
+        other = build(env.load(Settings, house.environ), broker=house.broker)
+        await other.start()
+        try:
+            for job_id in range(1, 21):
+                await house.job(job_id, 2)
+                await house.announce(job_id)
+                await house.announce(job_id)
+            await house.reported(20)
+        finally:
+            await other.stop()
+        files = [house.assets.files[file_id].job_id for file_id in house.assets.archives()]
+        assert sorted(files) == list(range(1, 21))
 
 
 async def test_a_long_build_keeps_its_lease(tmp_path: Path) -> None:

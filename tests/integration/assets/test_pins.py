@@ -1,0 +1,110 @@
+"""Pins: a file in use stays, in whatever order the news of its jobs comes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from contentshop.enqueue.v1 import job_pb2
+from libs.common.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+)
+from services.assets import tables
+from tests.support.assets_house import (
+    AssetsHouse,
+    Backend,
+    MakeHouse,
+    Team,
+    all_of,
+    reason_of,
+)
+from tests.support.eventually import eventually
+
+
+async def test_a_file_in_use_is_not_deleted(
+    house: AssetsHouse, red: Team, backend: Backend
+) -> None:
+    file = await red.upload()
+    await backend.resolve("red", file.id, pin_token="pin-1")
+    with pytest.raises(FailedPreconditionError) as caught:
+        await red.delete(file.id)
+    assert caught.value.reason == "FILE_IN_USE"
+    await backend.resolve("red", file.id, pin_token="pin-2")
+    await house.enqueued("red", 1, "pin-1")
+    await house.ended("red", 1, "pin-1")
+    assert await reason_of(red.delete(file.id)) == "FILE_IN_USE"  # by the other job
+    await house.ended("red", 2, "pin-2", state=job_pb2.JOB_STATE_CANCELED)
+    await red.delete(file.id)
+
+
+async def test_a_pin_expires_unless_its_job_is_known(make_house: MakeHouse) -> None:
+    house = await make_house(pin_seconds=0.2)
+    red, backend = house.team("red"), house.backend()
+    one, two = await red.upload(), await red.upload()
+    await backend.resolve("red", one.id, pin_token="pin-1")
+    await backend.resolve("red", two.id, pin_token="pin-2")
+    await house.enqueued("red", 1, "pin-1")
+    await backend.resolve("red", one.id, pin_token="pin-1")  # the worker, later: it still lasts
+    await house.enqueued("blue", 9, "pin-2")  # another team's pin of that name
+
+    async def deleted() -> bool:
+        try:
+            await red.delete(two.id)
+        except FailedPreconditionError:
+            return False
+        return True
+
+    await eventually(deleted)
+    assert await reason_of(red.delete(one.id)) == "FILE_IN_USE"
+    # A pin that expired comes back to life when the news of its job is late.
+    three = await red.upload()
+    await backend.resolve("red", three.id, pin_token="pin-3")
+    await asyncio.sleep(0.25)
+    await house.enqueued("red", 3, "pin-3")
+    assert await reason_of(red.delete(three.id)) == "FILE_IN_USE"
+
+
+async def test_pins_that_expired_long_ago_are_forgotten(house: AssetsHouse, red: Team) -> None:
+    file = await red.upload()
+    async with house.db.duty() as tx:
+        for token, seconds in (("old", -2 * 24 * 3600.0), ("late", -60.0), ("new", 60.0)):
+            await tx.execute(
+                sa.insert(tables.pins).values(
+                    team="red", pin_token=token, file_id=file.id, expires_at=tx.after(seconds)
+                )
+            )
+
+    async def forgotten() -> bool:
+        return await house.count(tables.pins) == 2
+
+    await eventually(forgotten)
+    assert await house.count(tables.pins, tables.pins.c.pin_token == "old") == 0
+
+
+async def test_a_pin_and_a_deletion_never_both_win(red: Team, backend: Backend) -> None:
+    outcomes = set()
+    for turn in range(25):
+        file = await red.upload()
+        pinned, deleted = await all_of(
+            backend.resolve("red", file.id, pin_token=f"pin-{turn}"), red.delete(file.id)
+        )
+        outcomes.add((type(pinned), type(deleted)))
+    assert outcomes <= {(list, FailedPreconditionError), (InvalidArgumentError, type(None))}
+
+
+async def test_the_end_of_a_job_may_be_heard_first(
+    house: AssetsHouse, red: Team, backend: Backend
+) -> None:
+    file = await red.upload()
+    await backend.resolve("red", file.id, pin_token="pin-1")
+    await house.ended("red", 1, "pin-1")
+    await house.enqueued("red", 1, "pin-1")
+    assert await house.count(tables.pins) == 0
+    # Even where the pin came back in between.
+    await backend.resolve("red", file.id, pin_token="pin-1")
+    await house.enqueued("red", 1, "pin-1")
+    assert await house.count(tables.pins) == 0
+    await red.delete(file.id)
