@@ -26,6 +26,8 @@ class Limits:
     queued_jobs_per_team: int = 10_000
     max_attempts: int = 3
     max_lost_workers: int = 3
+    # Hand-backs that burn no attempt (a rate limit) end here: a job may not circle for ever.
+    max_claims: int = 100
     first_ring_seconds: float = 5.0
     max_ring_seconds: float = 60.0
     archive_ring_seconds: float = 30.0

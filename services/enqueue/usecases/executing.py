@@ -191,7 +191,8 @@ async def release_for_backoff(
         job = await jobs.lock(tx, held.job_id)
         _check_held(job, held)
         assert job is not None  # checked
-        if burned and job.attempts >= job.max_attempts:
+        used_up = burned and job.attempts >= job.max_attempts
+        if used_up or job.fence >= deps.limits.max_claims:
             await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit)
             return JobState.FAILED
         wait = max(retry_after_seconds, min(60.0, 2.0**job.attempts))
