@@ -6,9 +6,9 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cli.errors import CliError, ExitCode, NotRunningError
@@ -23,8 +23,8 @@ _PRIVATE_FOLDER = 0o700
 class Secrets:
     """The two secrets of a house: what signs user tokens, what signs service tokens."""
 
-    auth: str
-    service: str
+    auth: str = field(repr=False)
+    service: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,9 @@ class DataFolder:
         return endpoints
 
 
-def _endpoints_of(raw: Mapping[str, object]) -> Endpoints:
+def _endpoints_of(raw: object) -> Endpoints:
+    if not isinstance(raw, dict):
+        raise TypeError
     pid = raw.get("pid")
     if not isinstance(pid, int):
         raise TypeError

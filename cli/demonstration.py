@@ -149,6 +149,7 @@ def _summary(
     made: Made, steps: list[tuple[str, float]], seconds: float, output: Output
 ) -> ExitCode:
     show_saved(made.savings, output)
+    output.say("")
     output.table(
         [("step", "left"), ("took", "right")],
         [

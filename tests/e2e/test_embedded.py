@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import signal
 import stat
 import zipfile
 from collections.abc import AsyncIterator, Iterator
@@ -347,3 +348,34 @@ async def test_the_demo_twice(tmp_path: Path) -> None:
         assert names == [".data", zipped, *(f"image-{n}.png" for n in (1, 2, 3, 4))]
     assert jobs == [1, 2]
     assert not (tmp_path / "demo" / ".data" / "endpoints.json").exists()
+
+
+async def _slow_demo(out: Path) -> asyncio.subprocess.Process:
+    """A demo whose images are on their way."""
+    process = await spawn("demo", "--out", out, env={"OFFLINE_DELAY_SECONDS": "60"})
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while b"started" not in (line := await process.stderr.readline()):
+            assert line
+    return process
+
+
+async def _until_stopped(out: Path) -> None:
+    log = out / ".data" / "up.log"
+    await eventually(lambda: "contentshop has stopped" in log.read_text(), timeout_seconds=20)
+    assert not (out / ".data" / "endpoints.json").exists()
+
+
+async def test_ctrl_c_stops_the_demo_and_all_of_it(tmp_path: Path) -> None:
+    process = await _slow_demo(tmp_path)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(20):
+        assert await process.wait() == 130
+    await _until_stopped(tmp_path)
+
+
+async def test_a_killed_demo_leaves_nothing_behind(tmp_path: Path) -> None:
+    process = await _slow_demo(tmp_path)
+    process.kill()
+    await process.wait()
+    await _until_stopped(tmp_path)

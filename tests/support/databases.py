@@ -85,6 +85,12 @@ class PostgresTemplates:
         self._migrated: set[str] = set()
         make_roles(server)
 
+    def empty(self, service: str) -> DatabaseUrls:
+        """A new database that nobody migrated."""
+        name = f"{service}_{next(_numbers)}"
+        self._server.create_database(name, owner=f"{service}_owner")
+        return postgres_urls(self._server, service, name)
+
     def database(self, service: str) -> DatabaseUrls:
         """A new migrated database."""
         if service not in self._migrated:

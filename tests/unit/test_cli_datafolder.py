@@ -20,9 +20,9 @@ HERE = Endpoints(
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path / "new" / "data")
     with folder.held():
-        with pytest.raises(CliError, match=f"process {os.getpid()}") as refused:
-            with DataFolder(folder.path).held():
-                pass
+        again = DataFolder(folder.path).held()
+        with pytest.raises(CliError, match=f"process {os.getpid()}") as refused, again:
+            pass
         assert refused.value.exit_code == 6
     with folder.held():
         pass
@@ -45,7 +45,7 @@ def test_secrets_are_made_once_and_kept_private(tmp_path: Path) -> None:
     assert folder.make_secrets() == first
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "secrets" / "auth").stat().st_mode) == 0o600
-    assert sorted(os.listdir(tmp_path / "secrets")) == ["auth", "service"]
+    assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == ["auth", "service"]
 
 
 def test_a_secret_is_not_in_a_repr(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -40,8 +40,8 @@ class JobFilter:
 
 async def add(
     tx: Tx, specs: Sequence[JobSpec], *, admitted: Collection[str], max_attempts: int, ring: float
-) -> list[int]:
-    """Stores new jobs with their slots; their ids, in order.
+) -> list[Job]:
+    """Stores new jobs with their slots; the jobs, in order.
 
     Args:
         tx: the transaction, which holds the teams' locks.
@@ -59,23 +59,30 @@ async def add(
             admitted_at=sa.case((is_admitted, tx.now())),
             ring_at=sa.case((is_admitted, tx.after(ring))),
         )
-        .returning(_jobs.c.id, _jobs.c.pin_token)
+        .returning(_jobs)
     )
-    inserted = await tx.execute(statement, rows)
-    ids = {row.pin_token: int(row.id) for row in inserted}
+    inserted = {row.pin_token: row for row in await tx.execute(statement, rows)}
+    added = [
+        job_of(inserted[spec.pin_token], tuple(map(_new_image, range(1, spec.count + 1))))
+        for spec in specs
+    ]
     slots = [
         {
-            "job_id": ids[spec.pin_token],
-            "image_index": index,
-            "team": spec.team,
-            "state": ImageState.PENDING,
-            "attempt": 0,
+            "job_id": job.id,
+            "image_index": image.index,
+            "team": job.spec.team,
+            "state": image.state,
+            "attempt": image.attempt,
         }
-        for spec in specs
-        for index in range(1, spec.count + 1)
+        for job in added
+        for image in job.images
     ]
     await tx.execute(sa.insert(_images), slots)
-    return [ids[spec.pin_token] for spec in specs]
+    return added
+
+
+def _new_image(index: int) -> Image:
+    return Image(index, ImageState.PENDING, attempt=0, made=None, fault=None, done_at=None)
 
 
 def _new_row(spec: JobSpec, max_attempts: int, admitted: bool) -> dict[str, Any]:  # noqa: FBT001 - a fact
@@ -171,6 +178,11 @@ async def page(
         statement = statement.where(_jobs.c.created_at < which.created_before)
     ids = (await tx.execute(statement.order_by(_jobs.c.id.desc()).limit(limit))).scalars().all()
     return await find_many(tx, ids, team)
+
+
+async def with_images(tx: Tx, job: Job) -> Job:
+    """The job with its images read."""
+    return replace(job, images=(await images_of(tx, [job.id])).get(job.id, ()))
 
 
 async def lock(tx: Tx, job_id: int) -> Job | None:
@@ -324,18 +336,21 @@ async def requeue(
     return job_of(row)
 
 
-async def settle_image(tx: Tx, job_id: int, index: int, values: dict[str, Any]) -> bool:
-    """Settles a PENDING slot with these columns; False when it is settled or missing."""
-    changed = await tx.execute(
-        sa.update(_images)
-        .where(
-            _images.c.job_id == job_id,
-            _images.c.image_index == index,
-            _images.c.state == ImageState.PENDING,
+async def settle_image(tx: Tx, job_id: int, index: int, values: dict[str, Any]) -> Image | None:
+    """Settles a PENDING slot with these columns; None when it is settled or missing."""
+    row = (
+        await tx.execute(
+            sa.update(_images)
+            .where(
+                _images.c.job_id == job_id,
+                _images.c.image_index == index,
+                _images.c.state == ImageState.PENDING,
+            )
+            .values(values)
+            .returning(_images)
         )
-        .values(values)
-    )
-    return changed.rowcount == 1
+    ).one_or_none()
+    return image_of(row) if row else None
 
 
 async def find_image(tx: Tx, job_id: int, index: int) -> Image | None:

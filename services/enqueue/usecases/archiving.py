@@ -69,8 +69,7 @@ async def ring_for_archives(deps: Deps, limit: int) -> bool:
                 )
                 wake(tx, deps, [job.id])
                 continue
-            whole = await jobs.find(tx, job.id)
-            assert whole is not None  # locked
+            whole = await jobs.with_images(tx, job)
             messages.append(deps.announcer.ended(whole))
             await archives.rung(tx, job.id, deps.limits.archive_ring_seconds * 2 ** (rings + 1))
         await send(tx, deps, messages)

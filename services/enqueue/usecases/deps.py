@@ -131,8 +131,7 @@ async def end_job(
             )
         ],
     )
-    whole = await jobs.find(tx, job.id)
-    assert whole is not None  # its row is locked by this transaction
+    whole = await jobs.with_images(tx, ended)
     await send(tx, deps, [deps.announcer.ended(whole)])
     await admit_more(tx, deps, job.spec.team, team_limit)
     wake(tx, deps, [job.id])

@@ -166,30 +166,29 @@ class EnqueueJob:
         deps = self._deps
         places = await admission.places(tx, limits, deps.limits.live_jobs_per_team)
         admitted = _admissible(items, places)
-        specs = [item.spec for item in items]
-        ids = await jobs.add(
+        stored = await jobs.add(
             tx,
-            specs,
+            [item.spec for item in items],
             admitted=admitted,
             max_attempts=deps.limits.max_attempts,
             ring=deps.limits.first_ring_seconds,
         )
-        news = []
-        for job_id, spec in zip(ids, specs, strict=True):
-            news.append(NewEvent(job_id, spec.team, 1, EventKind.QUEUED))
-            if spec.pin_token in admitted:
-                news.append(NewEvent(job_id, spec.team, 2, EventKind.ADMITTED))
-        await events.add(tx, news)
+        await events.add(tx, [event for job in stored for event in _first_events(job)])
         await keys.add(
-            tx, [(i.key, n) for i, n in zip(items, ids, strict=True) if i.key.request_id]
+            tx, [(i.key, j.id) for i, j in zip(items, stored, strict=True) if i.key.request_id]
         )
-        found = {job.id: job for job in await jobs.find_many(tx, ids)}
-        stored = [found[job_id] for job_id in ids]
         announcer = deps.announcer
         messages = [announcer.enqueued(j.id, j.spec.team, j.spec.pin_token) for j in stored]
         messages += [announcer.doorbell(j) for j in stored if j.admitted_at is not None]
         await send(tx, deps, messages)
         return stored
+
+
+def _first_events(job: Job) -> list[NewEvent]:
+    kinds = [EventKind.QUEUED, *([EventKind.ADMITTED] if job.admitted_at else [])]
+    return [
+        NewEvent(job.id, job.spec.team, sequence, kind) for sequence, kind in enumerate(kinds, 1)
+    ]
 
 
 def _complete(draft: Draft, file_ids: Sequence[int], pin_token: str) -> JobSpec:

@@ -55,13 +55,13 @@ async def claim_job(deps: Deps, job_id: int, claim_id: str, worker: str) -> Job:
         )
         if job is None:
             # The answer to this very claim may have been lost on the way.
-            if await jobs.claimed_by(tx, job_id, claim_id) is None:
+            job = await jobs.claimed_by(tx, job_id, claim_id)
+            if job is None:
                 raise await _not_claimable(tx, job_id)
         else:
             await _event(tx, job, EventKind.STARTED)
             wake(tx, deps, [job_id])
-        whole = await jobs.find(tx, job_id)
-        assert whole is not None  # claimed above
+        whole = await jobs.with_images(tx, job)
     deps.crash.here("E8")
     return whole
 
@@ -104,11 +104,13 @@ async def record_image(deps: Deps, held: Held, index: int, made: MadeImage) -> I
             "total_tokens": made.usage.total_tokens,
             "done_at": tx.now(),
         }
-        if await jobs.settle_image(tx, job.id, index, values):
+        image = await jobs.settle_image(tx, job.id, index, values)
+        if image is None:
+            image = await jobs.find_image(tx, job.id, index)
+        else:
             counted = await jobs.count_image(tx, job.id, done=1)
             await _event(tx, counted, EventKind.IMAGE_DONE, index, file_id=made.file_id)
             wake(tx, deps, [job.id])
-        image = await jobs.find_image(tx, job.id, index)
     deps.crash.here("E9")
     assert image is not None  # checked by _locked
     return image
@@ -124,11 +126,13 @@ async def record_image_failure(deps: Deps, held: Held, index: int, fault: Fault)
             "error_reason": fault.reason,
             "error_message": fault.message,
         }
-        if await jobs.settle_image(tx, job.id, index, values):
+        image = await jobs.settle_image(tx, job.id, index, values)
+        if image is None:
+            image = await jobs.find_image(tx, job.id, index)
+        else:
             counted = await jobs.count_image(tx, job.id, failed=1)
             await _event(tx, counted, EventKind.IMAGE_FAILED, index, fault=fault)
             wake(tx, deps, [job.id])
-        image = await jobs.find_image(tx, job.id, index)
     assert image is not None  # checked by _locked
     return image
 
@@ -159,8 +163,7 @@ async def finish_job(deps: Deps, held: Held) -> JobState:
 
 async def _first_fault(tx: Tx, job: Job) -> Fault:
     """The job's error: the first failed image's reason, and how many failed."""
-    whole = await jobs.find(tx, job.id)
-    assert whole is not None
+    whole = await jobs.with_images(tx, job)
     failed = [image for image in whole.images if image.fault is not None]
     first = failed[0].fault
     assert first is not None

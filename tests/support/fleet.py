@@ -1,0 +1,323 @@
+"""The whole system as it runs in production: each service a process, between real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from libs.common.auth import mint_user_token
+from libs.common.clock import SystemClock
+from libs.common.grpc_client import ClientTls, RpcClient, open_channel
+from tests.support.databases import ROOT, SERVICES, DatabaseUrls, PostgresTemplates
+from tests.support.eventually import eventually
+from tests.support.fleet_team import FleetTeam
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
+from tests.support.process import ServerProcess, StartError, server_folder
+from tests.support.rabbitmq import RabbitServer
+from tests.support.seaweed import SeaweedServer
+
+AUTH_SECRET = "u" * 32
+SERVICE_SECRET = "s" * 32
+CLOCK = SystemClock()
+START_SECONDS = 30.0
+TERM_SECONDS = 40.0  # past every grace and drain
+LOG_TAIL_CHARS = 6_000
+TARGETS = ("assets", "enqueue")  # services that others call
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of the session that fleets live on."""
+
+    postgres: PostgresServer
+    templates: PostgresTemplates
+    rabbit: RabbitServer
+    seaweed: SeaweedServer
+
+
+@dataclass(frozen=True)
+class FleetTls:
+    """PEM files of one certificate that serves every service, and the CA that signed it."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+
+    def environ(self) -> dict[str, str]:
+        """mTLS between the services."""
+        return {
+            "TLS_CA": str(self.ca),
+            "TLS_CERT": str(self.certificate),
+            "TLS_KEY": str(self.key),
+            "TLS_CLIENT_CA": str(self.ca),
+        }
+
+    def client(self) -> ClientTls:
+        """The tests' own side."""
+        return ClientTls(self.ca, self.certificate, self.key)
+
+
+@dataclass(eq=False)
+class _Part:
+    """One process: where it listens, its log, and how far that was shown."""
+
+    name: str
+    service: str
+    port: int
+    log: Path
+    process: ServerProcess | None = None
+    shown: int = field(default=0)
+
+    @property
+    def running(self) -> ServerProcess:
+        assert self.process is not None, f"{self.name} was never started"
+        return self.process
+
+
+class Fleet:
+    """Service processes on databases, a vhost and a bucket of their own.
+
+    Args:
+        servers: what it lives on.
+        settings: environment variables for every process, over the defaults below.
+        tls: for mTLS everywhere.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        settings: Mapping[str, str] | None = None,
+        *,
+        tls: FleetTls | None = None,
+    ) -> None:
+        self.servers = servers
+        self._tls = tls
+        self._name = f"fleet-{secrets.token_hex(4)}"
+        self._folder = server_folder("fleet")
+        self.urls: dict[str, DatabaseUrls] = {}
+        self._parts: dict[str, _Part] = {}
+        self._ports: dict[str, int] = {service: free_port() for service in (*SERVICES, "worker")}
+        self._settings = dict(settings or {})
+        self._clients: list[RpcClient] = []
+
+    @property
+    def bucket(self) -> str:
+        """Where its blobs are."""
+        return self._name
+
+    def target(self, service: str) -> str:
+        """host:port of a service, the same over restarts."""
+        return f"127.0.0.1:{self._ports[service]}"
+
+    def dsn(self, service: str) -> str:
+        """libpq URL of the superuser on a service's database."""
+        return self.servers.postgres.superuser_dsn(self.urls[service].app.rpartition("/")[2])
+
+    def environ(self, service: str, port: int, name: str) -> dict[str, str]:
+        """All of the environment of one process."""
+        blob_url = self.servers.seaweed.blob_url().replace(
+            self.servers.seaweed.bucket, self.bucket, 1
+        )
+        common = {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}",
+            "AUTH_SECRET": AUTH_SECRET,
+            "SERVICE_SECRET": SERVICE_SECRET,
+            "BROKER_URL": self.servers.rabbit.amqp_url_of(self._name),
+            "BLOB_URL": blob_url,
+            **{f"{target.upper()}_TARGET": self.target(target) for target in TARGETS},
+            f"{service.upper()}_LISTEN": f"127.0.0.1:{port}",
+        }
+        own: dict[str, str] = self.urls[service].settings(service) if service in self.urls else {}
+        if service == "assets":
+            own |= {
+                "BLOB_ACCESS_KEY": self.servers.seaweed.access_key,
+                "BLOB_SECRET_KEY": self.servers.seaweed.secret_key,
+                "BLOB_CREATE_BUCKET": "yes",
+            }
+        if service == "worker":
+            own["WORKER_NAME"] = name
+        tls = self._tls.environ() if self._tls else {}
+        return {**common, **own, **tls, **self._settings}
+
+    async def prepare(self, *, migrate: bool) -> None:
+        """Makes the vhost and the databases: empty and migrated by `migrate`, or copies."""
+        await asyncio.to_thread(self.servers.rabbit.create_vhost, self._name)
+        templates = self.servers.templates
+        make = templates.empty if migrate else templates.database
+        for service in SERVICES:
+            self.urls[service] = await asyncio.to_thread(make, service)
+        if migrate:
+            await self._migrate()
+
+    async def _migrate(self) -> None:
+        runs = [
+            self._spawn(_Part(f"{service}-migrate", service, 0, self._log(f"{service}-migrate")))
+            for service in SERVICES
+        ]
+        for run in runs:
+            await asyncio.to_thread(run.running.wait, timeout_seconds=START_SECONDS)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _spawn(self, part: _Part, changes: Mapping[str, str] | None = None) -> _Part:
+        command = "migrate" if part.name.endswith("-migrate") else "serve"
+        part.process = ServerProcess(
+            [sys.executable, "-m", f"services.{part.service}", command],
+            folder=self._folder,
+            log=part.log,
+            env={**self.environ(part.service, part.port, part.name), **(changes or {})},
+        )
+        self._parts[part.name] = part
+        return part
+
+    def start(self, service: str, n: int = 1, **changes: str) -> None:
+        """Starts a service, or n workers (`worker-1`…); changes are environment variables."""
+        if service != "worker":
+            known = self._parts.get(service)
+            port = self._ports[service]
+            self._spawn(known or _Part(service, service, port, self._log(service)), changes)
+            return
+        for number in range(1, n + 1):
+            name = f"worker-{number}"
+            known = self._parts.get(name)
+            self._spawn(known or _Part(name, service, free_port(), self._log(name)), changes)
+
+    def _named(self, name: str) -> list[_Part]:
+        """A process by its name, or all of a service."""
+        found = [part for part in self._parts.values() if name in {part.name, part.service}]
+        found = [part for part in found if not part.name.endswith("-migrate")]
+        assert found, name
+        return found
+
+    def running(self, name: str) -> bool:
+        """Whether a process has not ended."""
+        return all(part.running.running for part in self._named(name))
+
+    def kill(self, name: str) -> None:
+        """SIGKILL of a process, or of all of a service."""
+        for part in self._named(name):
+            part.running.kill()
+
+    async def terminate(self, name: str) -> None:
+        """SIGTERM, and waits for the end."""
+        async with asyncio.TaskGroup() as group:
+            for part in self._named(name):
+                group.create_task(
+                    asyncio.to_thread(
+                        part.running.end, signal.SIGTERM, timeout_seconds=TERM_SECONDS
+                    )
+                )
+
+    def restart(self, name: str, **changes: str) -> None:
+        """Starts it on the same port; killed first where it runs."""
+        for part in self._named(name):
+            if part.running.running:
+                part.running.kill()
+            self._spawn(part, changes)
+
+    async def died(self, name: str, *, timeout_seconds: float = 20.0) -> None:
+        """Waits for a process to end by itself, as it does at a crash point."""
+        await eventually(
+            lambda: not self.running(name), timeout_seconds=timeout_seconds, what=f"{name} died"
+        )
+        self.kill(name)  # its watchdog too
+
+    async def wait_ready(self, *names: str) -> None:
+        """Waits until health says SERVING; of all processes that run where none is named."""
+        parts = [part for name in names for part in self._named(name)] or [
+            part for part in self._parts.values() if part.port and part.running.running
+        ]
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(self._ready(part))
+
+    async def _ready(self, part: _Part) -> None:
+        async with self._channel(part.port) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+
+            async def serving() -> bool:
+                part.running.require_running()
+                try:
+                    answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=2)
+                except grpc.aio.AioRpcError:
+                    return False
+                return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+            await eventually(serving, timeout_seconds=START_SECONDS, what=f"{part.name} ready")
+
+    def _channel(self, port: int) -> grpc.aio.Channel:
+        return open_channel(f"127.0.0.1:{port}", self._tls.client() if self._tls else None)
+
+    def token(self, team: str) -> str:
+        """A team's token."""
+        return mint_user_token(
+            secret=AUTH_SECRET, issuer="contentshop", team=team, scopes=["team"], clock=CLOCK
+        )
+
+    def team(self, name: str | None = None) -> FleetTeam:
+        """A team with clients of its own, closed with the fleet; a new team without a name."""
+        name = name or f"team-{secrets.token_hex(3)}"
+        token = self.token(name)
+
+        def client(service: str) -> RpcClient:
+            made = RpcClient(self._channel(self._ports[service]), lambda: token)
+            self._clients.append(made)
+            return made
+
+        return FleetTeam(name, client("assets"), client("enqueue"), client("packager"))
+
+    def unshown_logs(self) -> Iterable[tuple[str, str]]:
+        """(name, what each log says since the last call, its end only)."""
+        for part in self._parts.values():
+            text = part.log.read_text(errors="replace")
+            new, part.shown = text[part.shown :], len(text)
+            yield part.name, new[-LOG_TAIL_CHARS:]
+
+    def stop(self) -> None:
+        """Kills what still runs; databases, vhost and bucket go with their servers."""
+        for part in self._parts.values():
+            part.running.kill()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self._clients:
+            await client.close()
+        await asyncio.to_thread(self.stop)
+
+
+@asynccontextmanager
+async def running_fleet(
+    servers: Servers,
+    settings: Mapping[str, str] | None = None,
+    *,
+    workers: int = 1,
+    migrate: bool = False,
+    tls: FleetTls | None = None,
+) -> AsyncIterator[Fleet]:
+    """A fleet with every service ready; its logs are in the error when it does not start."""
+    async with Fleet(servers, settings, tls=tls) as fleet:
+        try:
+            await fleet.prepare(migrate=migrate)
+            for service in SERVICES:
+                fleet.start(service)
+            fleet.start("worker", n=workers)
+            await fleet.wait_ready()
+        except (AssertionError, StartError, ExceptionGroup) as error:
+            error.add_note("\n".join(f"{name}:\n{text}" for name, text in fleet.unshown_logs()))
+            raise
+        yield fleet
