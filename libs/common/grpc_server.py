@@ -220,7 +220,8 @@ class Readiness:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._every)
+            # Away things come back soon, at a start above all.
+            await asyncio.sleep(self._every / 10 if self.missing else self._every)
             await self._round()
 
     async def _round(self) -> None:

@@ -46,8 +46,13 @@ def service_main(
         return 0
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_until_signal(build(settings)))
+            runner.run(_serve(build, settings))
     except (SettingsError, OSError) as error:
         sys.stderr.write(f"{name}: {error}\n")
         return 1
     return 0
+
+
+async def _serve(build: Callable[[S], Component], settings: S) -> None:
+    # Built on the loop it runs on: a gRPC channel belongs to the loop it is made on.
+    await run_until_signal(build(settings))
