@@ -191,23 +191,28 @@ class AmqpLink:
             await close_quietly(connection)
 
     async def _connect(self) -> AbstractConnection:
-        import aio_pika  # noqa: PLC0415 - the embedded mode never loads it
-        from aio_pika import exceptions  # noqa: PLC0415
+        # The embedded mode never loads the library.
+        from aio_pika import Connection, exceptions  # noqa: PLC0415
+        from aio_pika.connection import make_url  # noqa: PLC0415
 
+        url = make_url(
+            self._parameters.url, heartbeat=self._parameters.heartbeat_seconds, name=self._name
+        )
+        connection = Connection(url)
         try:
             # The library's own timeout; ours, a little later, catches what that does not cover.
-            return await amqp_call(
-                aio_pika.connect(
-                    self._parameters.url,
-                    timeout=CONNECT_SECONDS,
-                    heartbeat=self._parameters.heartbeat_seconds,
-                    name=self._name,
-                ),
-                seconds=CONNECT_SECONDS + 1,
+            await amqp_call(
+                connection.connect(timeout=CONNECT_SECONDS), seconds=CONNECT_SECONDS + 1
             )
-        except LinkLostError as error:
+        except BaseException as error:
+            # One that never came up must be closed too: its finalizer would try to, later, on
+            # whatever loop is there then.
+            await close_quietly(connection)
+            if not isinstance(error, LinkLostError):
+                raise
             refusals = (exceptions.AuthenticationError, exceptions.ProbableAuthenticationError)
             if isinstance(error.__cause__, refusals):
                 self._log.error("amqp.credentials_refused")  # noqa: TRY400 - no trace needed
                 raise RefusedError("credentials refused") from error
             raise
+        return connection

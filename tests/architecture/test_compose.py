@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,8 @@ def test_every_variable_is_a_setting_and_the_settings_load(
         assert name.removesuffix("_FILE") in known | common, name
         if name.endswith("_FILE"):
             environ[name] = value.replace("/run/secrets", str(secrets))
-        elif not value.startswith("${"):
-            environ[name] = value
+        else:
+            environ[name] = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
     env.load(settings, environ)
 
 

@@ -47,7 +47,7 @@ async def echo(request: bytes, _context: Any) -> bytes:
 async def serve(port: int) -> None:
     shouting = Shouting()
     server = grpc.aio.server(options=SERVER_OPTIONS)
-    handlers = {
+    handlers: dict[str, Any] = {
         "Echo": grpc.unary_unary_rpc_method_handler(echo),
         "Shout": grpc.unary_unary_rpc_method_handler(shouting.shout),
         "Watch": grpc.unary_stream_rpc_method_handler(shouting.watch),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -76,6 +77,7 @@ class _Part:
     service: str
     port: int
     log: Path
+    changes: Mapping[str, str] = field(default_factory=dict)  # its own settings
     process: ServerProcess | None = None
     shown: int = field(default=0)
 
@@ -163,42 +165,47 @@ class Fleet:
 
     async def _migrate(self) -> None:
         runs = [
-            self._spawn(_Part(f"{service}-migrate", service, 0, self._log(f"{service}-migrate")))
+            self._process(_Part(f"{service}-migrate", service, 0, self._log(f"{service}-migrate")))
             for service in SERVICES
         ]
         for run in runs:
-            await asyncio.to_thread(run.running.wait, timeout_seconds=START_SECONDS)
+            await asyncio.to_thread(run.wait, timeout_seconds=START_SECONDS)
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
 
-    def _spawn(self, part: _Part, changes: Mapping[str, str] | None = None) -> _Part:
-        command = "migrate" if part.name.endswith("-migrate") else "serve"
-        part.process = ServerProcess(
+    def _process(
+        self, part: _Part, command: str = "migrate", extra: Mapping[str, str] | None = None
+    ) -> ServerProcess:
+        environ = self.environ(part.service, part.port, part.name)
+        return ServerProcess(
             [sys.executable, "-m", f"services.{part.service}", command],
             folder=self._folder,
             log=part.log,
-            env={**self.environ(part.service, part.port, part.name), **(changes or {})},
+            env={**environ, **part.changes, **(extra or {})},
         )
+
+    def _spawn(self, part: _Part, extra: Mapping[str, str] | None = None) -> None:
+        part.process = self._process(part, "serve", extra)
         self._parts[part.name] = part
-        return part
 
     def start(self, service: str, n: int = 1, **changes: str) -> None:
-        """Starts a service, or n workers (`worker-1`…); changes are environment variables."""
-        if service != "worker":
-            known = self._parts.get(service)
-            port = self._ports[service]
-            self._spawn(known or _Part(service, service, port, self._log(service)), changes)
-            return
-        for number in range(1, n + 1):
-            name = f"worker-{number}"
-            known = self._parts.get(name)
-            self._spawn(known or _Part(name, service, free_port(), self._log(name)), changes)
+        """Starts a service, or n more workers: `worker-1`, `worker-2`…
+
+        Args:
+            service: one of the four.
+            n: how many; one, but for workers.
+            changes: environment variables, kept over restarts.
+        """
+        taken = sum(part.service == service for part in self._parts.values())
+        for number in range(taken + 1, taken + n + 1):
+            name = f"worker-{number}" if service == "worker" else service
+            port = free_port() if service == "worker" else self._ports[service]
+            self._spawn(_Part(name, service, port, self._log(name), changes))
 
     def _named(self, name: str) -> list[_Part]:
         """A process by its name, or all of a service."""
         found = [part for part in self._parts.values() if name in {part.name, part.service}]
-        found = [part for part in found if not part.name.endswith("-migrate")]
         assert found, name
         return found
 
@@ -222,7 +229,7 @@ class Fleet:
                 )
 
     def restart(self, name: str, **changes: str) -> None:
-        """Starts it on the same port; killed first where it runs."""
+        """Starts it on the same port, killed first where it runs; changes hold for this run."""
         for part in self._named(name):
             if part.running.running:
                 part.running.kill()
@@ -238,7 +245,7 @@ class Fleet:
     async def wait_ready(self, *names: str) -> None:
         """Waits until health says SERVING; of all processes that run where none is named."""
         parts = [part for name in names for part in self._named(name)] or [
-            part for part in self._parts.values() if part.port and part.running.running
+            part for part in self._parts.values() if part.running.running
         ]
         async with asyncio.TaskGroup() as group:
             for part in parts:
@@ -279,17 +286,23 @@ class Fleet:
 
         return FleetTeam(name, client("assets"), client("enqueue"), client("packager"))
 
+    def logs(self) -> Iterable[tuple[str, str]]:
+        """(name, all that each process logged, over its restarts)."""
+        for part in self._parts.values():
+            yield part.name, part.log.read_text(errors="replace")
+
     def unshown_logs(self) -> Iterable[tuple[str, str]]:
         """(name, what each log says since the last call, its end only)."""
-        for part in self._parts.values():
-            text = part.log.read_text(errors="replace")
+        for name, text in self.logs():
+            part = self._parts[name]
             new, part.shown = text[part.shown :], len(text)
-            yield part.name, new[-LOG_TAIL_CHARS:]
+            yield name, new[-LOG_TAIL_CHARS:]
 
     def stop(self) -> None:
         """Kills what still runs; databases, vhost and bucket go with their servers."""
         for part in self._parts.values():
             part.running.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -315,7 +328,8 @@ async def running_fleet(
             await fleet.prepare(migrate=migrate)
             for service in SERVICES:
                 fleet.start(service)
-            fleet.start("worker", n=workers)
+            if workers:
+                fleet.start("worker", n=workers)
             await fleet.wait_ready()
         except (AssertionError, StartError, ExceptionGroup) as error:
             error.add_note("\n".join(f"{name}:\n{text}" for name, text in fleet.unshown_logs()))

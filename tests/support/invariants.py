@@ -16,15 +16,17 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.support.eventually import eventually
-from tests.support.fleet import Fleet
+from tests.support.fleet import AUTH_SECRET, SERVICE_SECRET, Fleet
 
 PLACES = 3  # of a team without a limit of its own
 FINAL = {"SUCCEEDED", "FAILED", "CANCELED"}
 AFTER_THE_END = {"ARCHIVE_READY", "ARCHIVE_FAILED"}
 # A job that goes back to the queue for these keeps its team's place.
 PLACE_KEPT = {"WORKER_LOST", "WORKER_DRAINED"}
-# Files that are not there any more are told by their rows; only what is live is looked at.
 REST_SECONDS = 40.0
+# Faults of ours, whatever is killed around them; and what no log may show.
+UNHEARD_OF = ("rpc.fault", "task.failed", "never retrieved", "job.fault")
+SECRETS = ("X-Amz-Signature", "Bearer ", "eyJ", AUTH_SECRET, SERVICE_SECRET)
 
 Row = dict[str, Any]
 
@@ -54,7 +56,17 @@ async def check_invariants(fleet: Fleet) -> State:
         assert not broken, "\n".join(broken)
         return state
 
-    return await eventually(hold, timeout_seconds=REST_SECONDS, what="the promises hold")
+    state = await eventually(hold, timeout_seconds=REST_SECONDS, what="the promises hold")
+    check_logs(fleet)
+    return state
+
+
+def check_logs(fleet: Fleet) -> None:
+    """Asserts that no process logged a fault of ours, or a secret."""
+    for name, text in fleet.logs():
+        for line in text.splitlines():
+            found = [word for word in (*UNHEARD_OF, *SECRETS) if word in line]
+            assert not found, f"{name} logged {found}: {line}"
 
 
 def read_state(fleet: Fleet) -> State:

@@ -18,7 +18,7 @@ _ALL: tuple[Callable[..., Awaitable[Any]], ...] = (
     *(calls.upload, calls.enqueue, calls.echo, calls.commit, calls.row_publish, calls.submit),
     *(acting.claim, acting.record, acting.finish, acting.make_big_job),
     *(watching.watch_jobs, watching.watched, watching.crowd_open, watching.crowd_shout),
-    *(watching.crowd_heard, watching.crowd_close, watching.health),
+    *(watching.crowd_heard, watching.crowd_close, watching.connect),
     *(hints.hints, copying.copy_files, copying.copy_s3, copying.first_byte),
 )
 SCENARIOS = {scenario.__name__: scenario for scenario in _ALL}

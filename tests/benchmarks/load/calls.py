@@ -78,7 +78,7 @@ async def enqueue(
 
 async def echo(tools: Tools, *, target: str, callers: int, seconds: float) -> dict[str, float]:
     """The same over a bare grpc.aio server."""
-    method = tools.channel(target).unary_unary(f"/{SERVICE}/Echo")
+    method: Any = tools.channel(target).unary_unary(f"/{SERVICE}/Echo")
 
     async def call(_: int) -> None:
         await method(PAYLOAD, timeout=CALL_SECONDS)

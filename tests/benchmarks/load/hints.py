@@ -11,6 +11,7 @@ import psycopg
 
 from tests.benchmarks.load.calls import INSERT, PAYLOAD
 from tests.benchmarks.load.tools import Tools, spread
+from tests.support.eventually import eventually
 
 Hint = Callable[[int], Awaitable[object]]
 WAYS = ("notify after commit", "notify in transaction", "rabbitmq fan-out")
@@ -42,9 +43,7 @@ async def hints(
             else:
                 await rows.execute(INSERT, (PAYLOAD,))
                 await hint(number)
-        async with asyncio.timeout(10):
-            while len(took) < len(sent):
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(took) == len(sent), what="every hint is heard")
     return spread(took)
 
 

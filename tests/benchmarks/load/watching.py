@@ -7,8 +7,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
-
 from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc
 from tests.benchmarks.echo import SERVICE
 from tests.benchmarks.load.tools import CALL_SECONDS, Tools, wall_seconds
@@ -90,7 +88,8 @@ async def crowd_open(
 
 def _open(tools: Tools, target: str, number: int, job: int, team: str) -> Any:
     if not job:
-        return tools.channel(target, number).unary_stream(f"/{SERVICE}/Watch")(b"")
+        bare: Any = tools.channel(target, number).unary_stream(f"/{SERVICE}/Watch")
+        return bare(b"")
     client = tools.team(target, team, number)
     method: Any = client.channel.unary_stream(WATCH_JOB)
     request = enqueue_pb2.WatchJobRequest(job_id=job).SerializeToString()
@@ -104,7 +103,8 @@ def _is_snapshot(message: bytes) -> bool:
 async def crowd_shout(tools: Tools, *, target: str, size: int) -> float:
     """Has the bare server tell all of its crowd; the wall time before."""
     begun = wall_seconds()
-    await tools.channel(target).unary_unary(f"/{SERVICE}/Shout")(b"x" * size)
+    method: Any = tools.channel(target).unary_unary(f"/{SERVICE}/Shout")
+    await method(b"x" * size)
     return begun
 
 
@@ -136,9 +136,7 @@ async def crowd_close(tools: Tools) -> None:
     await asyncio.gather(*crowd.work, return_exceptions=True)
 
 
-async def health(tools: Tools, *, target: str) -> bool:
-    """Whether a server takes calls."""
-    channel = tools.channel(target)
-    while channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
-        await asyncio.sleep(0.02)
-    return True
+async def connect(tools: Tools, *, target: str) -> None:
+    """Waits until a server takes calls."""
+    async with asyncio.timeout(CALL_SECONDS):
+        await tools.channel(target).channel_ready()

@@ -1,0 +1,166 @@
+"""kill -9 of each part in the middle of two jobs: they end as if nothing had happened."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from contentshop.enqueue.v1 import job_pb2
+from tests.support.eventually import eventually
+from tests.support.fleet import Fleet, Servers, running_fleet
+from tests.support.fleet_team import FleetTeam, Watched
+from tests.support.invariants import check_invariants
+
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("show_logs")]
+
+PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "mug.jpg"
+JOBS = 2
+# Slow images, two at a time on each worker; short leases and floors, so that healing is quick.
+SETTINGS = {
+    "OFFLINE_DELAY_SECONDS": "0.5",
+    "WORKER_IMAGES_AT_ONCE": "2",
+    "LEASE_SECONDS": "3",
+    "WORKER_RENEW_SECONDS": "1",
+    "SWEEP_SECONDS": "0.5",
+    "HEARTBEAT_SECONDS": "1",
+    "ARCHIVE_RING_SECONDS": "2",
+    "PACKAGER_LEASE_SECONDS": "2",
+    "PACKAGER_SWEEP_SECONDS": "0.5",
+    "ASSETS_SWEEP_SECONDS": "0.5",
+    "ASSETS_REMOVAL_SECONDS": "0",
+    "GRACE_SECONDS": "1",
+}
+# A relay that died leaves its rows to others after 10 s: those two go first, the rest of the
+# test runs meanwhile.
+CRASH_POINTS = ("E4", "E6", "E2", "E3", "E8", "E9", "E10")
+
+
+@pytest.fixture(scope="module")
+async def fleet(servers: Servers) -> AsyncIterator[Fleet]:
+    """With two workers; every test leaves it whole."""
+    async with running_fleet(servers, SETTINGS, workers=2) as fleet:
+        yield fleet
+
+
+Disturbance = Callable[[FleetTeam], Awaitable[None]]
+
+
+async def _carried_through(fleet: Fleet, disturb: Disturbance, images: int = 4) -> list[Watched]:
+    """Two jobs, disturbed in the middle; what their watchers saw, all checked."""
+    team = fleet.team()
+    photo = await team.upload(PHOTO.read_bytes())
+    jobs = [await team.make_job(photo, images) for _ in range(JOBS)]
+    watched = [Watched() for _ in jobs]
+    async with asyncio.TaskGroup() as group:
+        for job, seen in zip(jobs, watched, strict=True):
+            group.create_task(team.watch(job.id, seen))
+        await eventually(lambda: any("IMAGE_DONE" in seen.kinds() for seen in watched))
+        assert not any("SUCCEEDED" in seen.kinds() for seen in watched)
+        await disturb(team)
+    for seen in watched:
+        await _check(team, seen)
+    assert len(await team.jobs()) == JOBS
+    await check_invariants(fleet)
+    await team.delete(photo.id)  # no job pins it any more
+    return watched
+
+
+async def _check(team: FleetTeam, seen: Watched) -> None:
+    """The watcher saw every event once, each image done once; the job is whole, zip and all."""
+    assert [event.sequence for event in seen.events] == list(range(1, seen.job.last_sequence + 1))
+    done = [e.image_index for e in seen.events if e.kind == job_pb2.JOB_EVENT_KIND_IMAGE_DONE]
+    assert sorted(done) == list(range(1, seen.job.number_of_variations + 1))
+    assert seen.kinds()[-1] == "ARCHIVE_READY"
+    await team.check_done(seen.job)
+
+
+@pytest.mark.parametrize("victim", ["enqueue", "worker", "assets"])
+async def test_a_service_is_killed(fleet: Fleet, victim: str) -> None:
+    async def kill(_: FleetTeam) -> None:
+        fleet.kill(victim)
+        fleet.restart(victim)
+        await fleet.wait_ready()
+
+    watched = await _carried_through(fleet, kill)
+    if victim == "enqueue":
+        assert all(seen.connections > 1 for seen in watched)
+    if victim == "worker":
+        assert any("REQUEUED" in seen.kinds() for seen in watched)
+
+
+async def test_the_packager_is_killed_in_the_middle_of_a_zip(fleet: Fleet) -> None:
+    fleet.restart("packager", CRASH_AT="P2:2")
+    await fleet.wait_ready("packager")
+
+    async def kill(_: FleetTeam) -> None:
+        await fleet.died("packager")
+        fleet.restart("packager")
+
+    await _carried_through(fleet, kill)
+
+
+async def test_workers_that_are_told_to_stop_burn_no_attempt(fleet: Fleet) -> None:
+    async def stop(_: FleetTeam) -> None:
+        await fleet.terminate("worker")
+        fleet.restart("worker")
+        await fleet.wait_ready("worker")
+
+    watched = await _carried_through(fleet, stop, images=6)
+    assert any("REQUEUED" in seen.kinds() for seen in watched)
+    for seen in watched:
+        assert (seen.job.attempts, seen.job.lost_workers) == (1, 0)
+        assert {e.error.reason for e in seen.events} <= {"", "WORKER_DRAINED"}
+
+
+async def test_postgresql_is_killed(fleet: Fleet) -> None:
+    async def kill(_: FleetTeam) -> None:
+        await asyncio.to_thread(fleet.servers.postgres.kill)
+        await asyncio.to_thread(fleet.servers.postgres.start)
+
+    await _carried_through(fleet, kill)
+
+
+async def test_rabbitmq_is_killed(fleet: Fleet) -> None:
+    rabbit = fleet.servers.rabbit
+    await asyncio.to_thread(rabbit.sync_metadata)
+    late: list[Watched] = []
+
+    async def kill(_: FleetTeam) -> None:
+        await asyncio.to_thread(rabbit.kill)
+        other = fleet.team()
+        # A job is taken while there is no broker, and waits.
+        job = await other.make_job(await other.upload(PHOTO.read_bytes()), 2)
+        assert job.state == job_pb2.JOB_STATE_QUEUED
+        await asyncio.to_thread(rabbit.start)
+        late.append(await other.watch(job.id))
+        await _check(other, late[0])
+
+    await _carried_through(fleet, kill)
+    assert late
+
+
+async def test_enqueue_dies_at_every_step(fleet: Fleet) -> None:
+    watched: dict[str, Watched] = {}
+    async with asyncio.TaskGroup() as group:
+        for point in CRASH_POINTS:
+            team = fleet.team(f"at-{point}")
+            photo = await team.upload(PHOTO.read_bytes())
+            request_id = secrets.token_hex(8)
+            fleet.restart("enqueue", CRASH_AT=point)
+            asked = group.create_task(team.make_job(photo, 2, request_id=request_id))
+            await fleet.died("enqueue")
+            fleet.restart("enqueue")
+            job = await asked
+            again = await team.make_job(photo, 2, request_id=request_id)
+            assert again.id == job.id, point
+            watched[point] = Watched()
+            group.create_task(team.watch(job.id, watched[point]))
+    for point, seen in watched.items():
+        team = fleet.team(f"at-{point}")
+        await _check(team, seen)
+        assert len(await team.jobs()) == 1, point
+    await check_invariants(fleet)
