@@ -27,6 +27,8 @@ MAX_USER_TOKEN_LIFE = timedelta(hours=1)
 LEEWAY_SECONDS = 30
 LATEST_SECONDS = 253_402_300_800  # the year 10,000; NaN and infinity are past any time
 MAX_TOKEN_BYTES = 8 * 1024
+MAX_VERIFIED = 1024
+VERIFIED_SECONDS = 60.0
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SERVICE_SCOPES = frozenset({"worker", "packager", "backend"})
 
@@ -129,6 +131,8 @@ class Authenticator:
         self._user_issuer = user_issuer
         self._service_keys = SharedSecret(service_secret)
         self._clock = clock
+        # Verifying costs more than all else at the door, and callers show a token many times.
+        self._verified: dict[str, tuple[Caller, float]] = {}
 
     def authenticate(self, metadata: Sequence[tuple[str, str | bytes]]) -> Caller:
         """The caller of these request headers.
@@ -144,22 +148,32 @@ class Authenticator:
         kind, _, token = headers[0].partition(" ")
         if kind.lower() != "bearer" or not token or len(token) > MAX_TOKEN_BYTES:
             raise _invalid()
+        now = self._clock.now().timestamp()
+        caller, until = self._verified.get(token, (None, 0.0))
+        if caller is not None and now < until:
+            return caller
         try:
-            return self._caller_of(token)
+            caller, expires = self._caller_of(token)
         except jwt.ExpiredSignatureError:
             raise UnauthenticatedError("the token has expired", reason="TOKEN_EXPIRED") from None
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             # RecursionError: 8 KiB are enough for JSON nested deeper than Python follows.
             raise _invalid() from None
+        if len(self._verified) >= MAX_VERIFIED:
+            self._verified.clear()
+        # Not for longer than a minute: a key that was taken away soon counts for nothing.
+        self._verified[token] = (caller, min(expires, now + VERIFIED_SECONDS))
+        return caller
 
-    def _caller_of(self, token: str) -> Caller:
+    def _caller_of(self, token: str) -> tuple[Caller, float]:
+        """The caller, and when the token expires."""
         # The unverified audience only chooses which rules the token is then held to.
         audience = jwt.decode(token, options={"verify_signature": False}).get("aud")
         if audience == self._service_audience:
             return self._service_caller(token)
         return self._user_caller(token)
 
-    def _service_caller(self, token: str) -> Caller:
+    def _service_caller(self, token: str) -> tuple[Caller, float]:
         claims = _claims(
             token,
             self._service_keys,
@@ -168,9 +182,10 @@ class Authenticator:
             clock=self._clock,
         )
         life = SERVICE_TOKEN_LIFE.total_seconds()
-        return Caller(_subject(claims), "", _scopes(claims, life) & SERVICE_SCOPES)
+        caller = Caller(_subject(claims), "", _scopes(claims, life) & SERVICE_SCOPES)
+        return caller, claims["exp"]
 
-    def _user_caller(self, token: str) -> Caller:
+    def _user_caller(self, token: str) -> tuple[Caller, float]:
         claims = _claims(
             token,
             self._user_keys,
@@ -185,7 +200,7 @@ class Authenticator:
             raise _invalid()
         if "team" in scopes and not team:
             raise _invalid()
-        return Caller(_subject(claims), team, scopes)
+        return Caller(_subject(claims), team, scopes), claims["exp"]
 
 
 def _invalid() -> UnauthenticatedError:

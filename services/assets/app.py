@@ -83,12 +83,7 @@ def build(
     broker = broker or open_broker(settings.broker_url, name="assets", clock=clock, ids=ids)
     blobs = _open_blobs(settings, clock, ids)
     inspector = ImageInspector(settings.imaging_threads)
-    db = Database(
-        settings.database_url,
-        duty_url=settings.duty_database_url,
-        clock=clock,
-        pool_size=settings.pool_size,
-    )
+    db = _database(settings, clock)
     removals = Duty(
         "removals",
         lambda: relay.remove_blobs(deps),
@@ -119,6 +114,15 @@ def build(
         Readiness(server, {"database": db.ping, "blobs": blobs.ping}),
     ]
     return AssetsApp(components, server)
+
+
+def _database(settings: Settings, clock: Clock) -> Database:
+    return Database(
+        settings.database_url,
+        duty_url=settings.duty_database_url,
+        clock=clock,
+        pool_size=settings.pool_size,
+    )
 
 
 def _open_blobs(settings: Settings, clock: Clock, ids: Ids) -> BlobStore:

@@ -39,7 +39,12 @@ async def measure(bench: Bench, report: Report) -> None:
             for _ in range(bench.pick(full=4, quick=2)):
                 for subject in subjects:
                     figures = await _turn(
-                        house, loader, subject, asks[subject], callers, bench.pick(1.5, 0.8)
+                        house,
+                        loader,
+                        subject,
+                        asks[subject],
+                        callers=callers,
+                        seconds=bench.pick(1.5, 0.8),
                     )
                     samples.setdefault(f"{subject} @{callers}", []).append(figures)
     report.samples["enqueue"] = samples
@@ -51,6 +56,7 @@ async def _turn(
     loader: Loader,
     subject: str,
     args: dict[str, Any],
+    *,
     callers: int,
     seconds: float,
 ) -> dict[str, float]:

@@ -43,7 +43,7 @@ class Target:
 
     def __str__(self) -> str:
         sign, limit = ("≤", self.at_most) if self.at_most is not None else ("≥", self.at_least)
-        return f"{sign} {limit:g}{'' if self.of_value else ' ×'}"
+        return f"{sign} {limit:g}{'' if self.of_value else ' x'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from tests.support.databases import PostgresTemplates
 from tests.support.fleet import Fleet, Servers, _Part
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
-from tests.support.process import ServerProcess, server_folder
+from tests.support.process import ServerProcess, StartError, server_folder
 from tests.support.rabbitmq import RabbitServer
 from tests.support.seaweed import SeaweedServer
 
@@ -118,10 +118,14 @@ async def fleet(
             made._settings["BLOB_URL"] = (made.folder / "blobs").as_uri()
         await stack.enter_async_context(made)
         await made.prepare(migrate=False)
-        for service in services:
-            made.start(service)
-        await made.wait_ready()
-        yield made
+        try:
+            for service in services:
+                made.start(service)
+            await made.wait_ready()
+            yield made
+        except (AssertionError, RuntimeError, StartError) as error:
+            error.add_note("\n".join(f"{name}:\n{text}" for name, text in made.unshown_logs()))
+            raise
 
 
 class Loader:

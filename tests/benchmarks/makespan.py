@@ -79,10 +79,10 @@ async def _whole(
     before = sum(house.cpu().values())
     begun = time.monotonic()
     await door.resume()
-    await all_ended(house, timeout_seconds=120, archives=False)
+    await all_ended(house, timeout_seconds=45, archives=False)
     seconds = time.monotonic() - begun
     spent = sum(house.cpu().values()) - before
-    await all_ended(house, timeout_seconds=120)
+    await all_ended(house, timeout_seconds=45)
     await house.terminate(name)
     return {"seconds": seconds, "cpu_seconds": spent}
 
@@ -102,7 +102,7 @@ async def _killed(
     def half_done() -> bool:
         return int(house.sql("enqueue", made, ids)[0][0]) >= jobs * IMAGES // 2
 
-    await eventually(half_done, timeout_seconds=120, what="half of the images are made")
+    await eventually(half_done, timeout_seconds=45, what="half of the images are made")
     os.kill(house.pid("doomed"), signal.SIGKILL)
     killed_at = house.sql("enqueue", "SELECT clock_timestamp()")[0][0]
     orphans = "SELECT id FROM jobs WHERE state = 'RUNNING' AND worker = 'doomed'"

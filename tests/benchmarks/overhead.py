@@ -66,9 +66,9 @@ async def _round(
     await settled(house)
     released = time.monotonic()
     await door.resume()
-    await all_ended(house, timeout_seconds=120, archives=False)
+    await all_ended(house, timeout_seconds=45, archives=False)
     drained = time.monotonic() - released
-    await all_ended(house, timeout_seconds=120)
+    await all_ended(house, timeout_seconds=45)
     await settled(house)
     spent = _spent(before, house.cpu())
     query = "SELECT count(*) FROM jobs WHERE state = 'SUCCEEDED' AND id = ANY(%s)"

@@ -44,9 +44,13 @@ class ZeroGenerator:
 def main() -> None:
     settings = env.load(Settings, env.process_environ())
     logs.configure("worker", level=settings.log_level, json=settings.log_json)
-    generator = ZeroGenerator(float(sys.argv[1]) / 1000, Path(sys.argv[2]))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_until_signal(build(settings, generator=generator)))
+        runner.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    generator = ZeroGenerator(float(sys.argv[1]) / 1000, Path(sys.argv[2]))
+    await run_until_signal(build(settings, generator=generator))
 
 
 if __name__ == "__main__":

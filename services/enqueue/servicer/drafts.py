@@ -194,7 +194,7 @@ def _ref(image: backend_pb2.ImageRef, path: str, role: str, check: Violations) -
     if kind == "file_id":
         check.id(image.file_id, f"{path}.file_id")
     elif kind == "upload_url":
-        ok = 0 < len(image.upload_url) <= MAX_URL_CHARS
+        ok = 0 < len(image.upload_url) <= MAX_URL_CHARS and image.upload_url.isprintable()
         if not ok:
             check.add(f"{path}.upload_url", "is not an upload URL", "IMAGE_NOT_AN_UPLOAD")
     else:

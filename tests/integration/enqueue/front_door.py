@@ -108,14 +108,16 @@ async def answer(
     raw = body if isinstance(body, bytes) else body.SerializeToString()
     descriptor = DESCRIPTORS.get(method)
     if descriptor is not None and descriptor.server_streaming:
-        stream = channel.unary_stream(method)(raw, metadata=tuple(headers), timeout=20)
+        many: Any = channel.unary_stream(method)
+        stream = many(raw, metadata=tuple(headers), timeout=20)
         try:
             async for message in stream:
                 return bytes(message)
         finally:
             stream.cancel()
         raise AssertionError("the stream ended without a word")
-    return bytes(await channel.unary_unary(method)(raw, metadata=tuple(headers), timeout=20))
+    one: Any = channel.unary_unary(method)
+    return bytes(await one(raw, metadata=tuple(headers), timeout=20))
 
 
 async def status_of(
