@@ -207,6 +207,7 @@ class Readiness:
         self._every = every_seconds
         self._timeout = timeout_seconds
         self._owner = TaskOwner()
+        self._running: dict[str, asyncio.Task[bool]] = {}
         self.missing: tuple[str, ...] | None = None
 
     async def start(self) -> None:
@@ -235,6 +236,16 @@ class Readiness:
         log.info("health.changed", ready=not missing, missing=missing)
 
     async def _fine(self, name: str) -> bool:
+        check = self._running.get(name)
+        if check is None or check.done():
+            check = self._owner.spawn(self._check(name), name=f"readiness.{name}")
+            self._running[name] = check
+        # A check that is given up may take its time to end (canceling a query does): the word
+        # that the dependency is away does not wait for it, and no second check joins it.
+        await asyncio.wait({check}, timeout=self._timeout)
+        return check.done() and not check.cancelled() and check.result()
+
+    async def _check(self, name: str) -> bool:
         try:
             async with asyncio.timeout(self._timeout):
                 result = self._checks[name]()

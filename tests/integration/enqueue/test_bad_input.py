@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -313,3 +314,31 @@ async def test_page_tokens_are_of_one_list(shared: House, door: grpc.aio.Channel
         assert (got.code, got.reason) == ("INVALID_ARGUMENT", "BAD_PAGE_TOKEN")
         assert got.fields == ["page_token"]
     assert await answer(door, LIST, Listing(page_token=token, page_size=1), own)
+
+
+async def test_limits_and_states_carry_their_details(tmp_path: Path) -> None:
+    urls = sqlite_database("enqueue", tmp_path)
+    limits = {"QUEUED_JOBS_PER_TEAM": "1", "LIVE_JOBS_PER_TEAM": "1"}
+    async with open_house(urls, **limits) as house:
+        team = house.team()
+        first = await team.generate(request_id="a")
+        await team.generate()
+        channel = team.client.channel
+        full = await refused(channel, GENERATE, generation())
+        assert (full.code, full.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+        reused = await refused(channel, GENERATE, generation(request_id="a", priority=1))
+        assert (reused.code, reused.reason) == ("ALREADY_EXISTS", "IDEMPOTENCY_KEY_REUSED")
+        # The key's answer comes before any other check, a full queue too.
+        assert (await team.generate(request_id="a")).id == first.id
+        await house.worker().make_all(first.id)
+        cancel = f"{ENQUEUE}CancelJob"
+        ended = await refused(channel, cancel, enqueue_pb2.CancelJobRequest(job_id=first.id))
+        assert (ended.code, ended.reason) == ("FAILED_PRECONDITION", "JOB_TERMINAL")
+
+
+async def test_a_dependency_that_is_away_is_not_described(tmp_path: Path) -> None:
+    urls = sqlite_database("enqueue", tmp_path)
+    async with open_house(urls, ASSETS_TARGET="127.0.0.1:9") as house:
+        got = await refused(house.team().client.channel, GENERATE, generation())
+        assert got.code == "UNAVAILABLE"
+        assert "127.0.0.1" not in str(got.wire)
