@@ -257,6 +257,7 @@ def _postgres_engine(url: str, pool_size: int, pool_wait_seconds: float) -> Asyn
         pool_timeout=pool_wait_seconds,
         pool_pre_ping=True,
         pool_recycle=1800,
+        hide_parameters=True,  # prompts and file names stay out of tracebacks, and so of logs
         connect_args={"connect_timeout": 2, "options": timeouts, "tcp_user_timeout": 5000},
     )
 
@@ -266,6 +267,7 @@ def _sqlite_engine(url: str, *, writer: bool) -> AsyncEngine:
         url,
         pool_size=1 if writer else 4,
         max_overflow=0,
+        hide_parameters=True,
         pool_timeout=10.0,  # one writer: waiting in line is normal here
     )
 
