@@ -12,6 +12,7 @@ import uvloop
 
 from libs.common import env, logs
 from libs.common.env import SettingsError
+from libs.common.errors import ContentshopError
 from libs.common.lifecycle import Component, run_until_signal
 from libs.common.settings import CommonSettings
 
@@ -47,7 +48,8 @@ def service_main(
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(build, settings))
-    except (SettingsError, OSError) as error:
+    except (SettingsError, OSError, ContentshopError) as error:
+        # A part that is away at the start: whoever supervises us starts us again.
         sys.stderr.write(f"{name}: {error}\n")
         return 1
     return 0

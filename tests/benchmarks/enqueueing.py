@@ -44,7 +44,7 @@ async def measure(bench: Bench, report: Report) -> None:
                         subject,
                         asks[subject],
                         callers=callers,
-                        seconds=bench.pick(1.5, 0.8),
+                        seconds=bench.pick(1.5, 0.5),
                     )
                     samples.setdefault(f"{subject} @{callers}", []).append(figures)
     report.samples["enqueue"] = samples

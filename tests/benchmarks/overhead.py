@@ -28,14 +28,14 @@ async def measure(bench: Bench, report: Report) -> None:
         await house.wait_ready("worker")
         door = WorkerDoor(target)
         photos = await loader.ask("upload", target=house.target("assets"), teams=TEAMS)
-        jobs = bench.pick(full=96, quick=48)
+        jobs = bench.pick(full=96, quick=32)
         await _round(
             house, loader, door, photos, jobs=16, images=4
         )  # libraries and caches get warm
         idle = house.cpu()
         await asyncio.sleep(IDLE_SECONDS)
         idle = _spent(idle, house.cpu())
-        for _ in range(bench.pick(full=3, quick=2)):
+        for _ in range(bench.pick(full=3, quick=1)):
             before = house.cpu()
             calls = await loader.ask("echo", target=echo, callers=8, seconds=ECHO_CALLS_SECONDS)
             spent = (house.cpu()["echo"] - before["echo"]) * 1000 / calls["n"]

@@ -21,7 +21,7 @@ TEAM = "crowd"
 async def measure(bench: Bench, report: Report) -> None:
     """Adds the rows of `watchers`."""
     watchers = bench.pick(full=5000, quick=1000)
-    beat = bench.pick(full=15.0, quick=5.0)
+    beat = bench.pick(full=15.0, quick=3.0)
     settings = {"HEARTBEAT_SECONDS": str(beat)}
     async with (
         fleet(bench.servers, "assets", "enqueue", settings=settings) as house,

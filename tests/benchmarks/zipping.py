@@ -28,11 +28,11 @@ AGAIN = (
 
 async def measure(bench: Bench, report: Report) -> None:
     """Adds the rows of `zip`."""
-    for store in ("file", "s3"):
-        await _store(bench, store, report)
+    await _store(bench, report, "file", bench.pick(full=1024, quick=256))
+    await _store(bench, report, "s3", bench.pick(full=1024, quick=128))
 
 
-async def _store(bench: Bench, store: str, report: Report) -> None:
+async def _store(bench: Bench, report: Report, store: str, mebibytes: int) -> None:
     s3 = store == "s3"
     settings = {"LOG_LEVEL": "debug", "PACKAGER_SWEEP_SECONDS": "0.1"}
     services = ("assets", "enqueue", "packager")
@@ -44,7 +44,7 @@ async def _store(bench: Bench, store: str, report: Report) -> None:
         photo = (await loader.ask("upload", target=house.target("assets"), teams=[TEAM]))[TEAM]
         await _job(house, loader, photo, 2, MIB)  # libraries get loaded
         images = bench.pick(full=10, quick=8)
-        size = bench.pick(full=1024 * MIB, quick=256 * MIB) // images
+        size = mebibytes * MIB // images
         pid = house.pid("packager")
         machine.forget_peak(pid)
         resident = machine.rss_bytes(pid)
@@ -53,7 +53,7 @@ async def _store(bench: Bench, store: str, report: Report) -> None:
         builds, copies, downloads, cpu = [_build(house)], [], [], []
         total = house.sql("packager", "SELECT size_bytes FROM archives WHERE job_id = %s", job)
         total_bytes = int(total[0][0])
-        for _ in range(bench.pick(full=3, quick=2)):
+        for _ in range(bench.pick(full=3, quick=1)):
             copies.append(
                 await _copy(house, loader, scratch, store=store, least=size // 2, most=total_bytes)
             )

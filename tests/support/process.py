@@ -84,6 +84,18 @@ def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
             continue
 
 
+def _as_user(user: str | None) -> list[str]:
+    """A command that becomes the user, and then the program that follows.
+
+    Popen's own `user` forks where it would vfork, and a fork of a process in which gRPC is at work
+    may crash in gRPC's handlers before it comes to the program.
+    """
+    if user is None:
+        return []
+    group = pwd.getpwnam(user).pw_gid
+    return ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--"]
+
+
 class ServerProcess:
     """One server process and the watchdog that ends it with us."""
 
@@ -109,15 +121,12 @@ class ServerProcess:
         self._stopped: list[int] = []
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [str(arg) for arg in argv],
+                [*_as_user(user), *(str(arg) for arg in argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
                 env=dict(env),
-                user=user,
-                group=pwd.getpwnam(user).pw_gid if user else None,
-                extra_groups=[] if user else None,
                 start_new_session=True,
             )
         self._watchdog: subprocess.Popen[bytes] = subprocess.Popen(

@@ -13,7 +13,12 @@ from libs.common.auth import current_caller
 from libs.common.checks import Violations, checking
 from libs.common.paging import PageTokens, page_size
 from services.enqueue.domain import JobState
-from services.enqueue.servicer.convert import event_message, job_message, update_message
+from services.enqueue.servicer.convert import (
+    event_message,
+    job_message,
+    timestamp,
+    update_message,
+)
 from services.enqueue.servicer.drafts import (
     MAX_LABEL_CHARS,
     edit_draft,
@@ -21,7 +26,7 @@ from services.enqueue.servicer.drafts import (
     request_key,
 )
 from services.enqueue.store.jobs import JobFilter
-from services.enqueue.usecases import reading
+from services.enqueue.usecases import explaining, reading
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.enqueueing import EnqueueJob
 from services.enqueue.watch import Update, WatchHub
@@ -117,6 +122,29 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
             self._last_message = update_message(update)
             self._last_update = update
         return self._last_message
+
+    async def ExplainJob(
+        self, request: enqueue_pb2.ExplainJobRequest, context: Any
+    ) -> enqueue_pb2.ExplainJobResponse:
+        """Why a job waits."""
+        _check_job_id(request.job_id)
+        caller = current_caller()
+        team = None if "ops" in caller.scopes else caller.team
+        why = await explaining.explain_job(self._deps, team, request.job_id)
+        backing_off = why.reason is explaining.WaitReason.BACKOFF
+        return enqueue_pb2.ExplainJobResponse(
+            reason=enqueue_pb2.WaitReason.Value(f"WAIT_REASON_{why.reason}"),
+            sentence=why.sentence,
+            state=job_pb2.JobState.Value(f"JOB_STATE_{why.job.state}"),
+            position=why.position,
+            live_jobs=why.live,
+            live_jobs_limit=why.limit,
+            workers=why.workers.count,
+            slots=why.workers.slots,
+            slots_taken=why.workers.taken,
+            not_before=timestamp(why.job.not_before) if backing_off else None,
+            eta=timestamp(why.eta),
+        )
 
     async def ListJobEvents(
         self, request: enqueue_pb2.ListJobEventsRequest, context: Any

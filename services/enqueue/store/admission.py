@@ -103,6 +103,22 @@ async def admit_waiting(tx: Tx, team: str, free: int, ring_seconds: float) -> li
     return sorted((job_of(row) for row in rows), key=lambda job: job.id)
 
 
+async def limit_of(tx: Tx, team: str) -> int | None:
+    """A team's own limit of live jobs, or None for the default. Takes no lock."""
+    limit: int | None = await tx.scalar(
+        sa.select(_teams.c.max_live_jobs).where(_teams.c.team == team)
+    )
+    return limit
+
+
+async def live_count(tx: Tx, team: str) -> int:
+    """How many jobs of a team are live just now. Takes no lock: for telling, not for admitting."""
+    count: int = await tx.scalar(
+        sa.select(sa.func.count()).select_from(_jobs).where(_LIVE, _jobs.c.team == team)
+    )
+    return count
+
+
 async def waiting_count(tx: Tx, team: str, limit: int) -> int:
     """How many jobs of a team wait; counts no further than limit."""
     some = sa.select(_jobs.c.id).where(_WAITING, _jobs.c.team == team).limit(limit).subquery()

@@ -7,7 +7,7 @@ import io
 import ipaddress
 import json
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -22,7 +23,6 @@ from cryptography.x509.oid import NameOID
 
 from libs.common import logs
 from libs.common.clock import SystemClock
-from libs.common.errors import ContentshopError
 from libs.common.grpc_client import ClientTls, open_channel
 from tests.integration.enqueue.front_door import (
     ENQUEUE,
@@ -123,8 +123,8 @@ async def test_tls_and_mutual_tls_by_settings(tmp_path: Path) -> None:
 # Logs.
 
 
-@pytest.fixture
-def captured() -> Iterator[io.StringIO]:
+@contextmanager
+def production_logs() -> Iterator[io.StringIO]:
     """Everything that is logged, from debug up, as in production."""
     stream = io.StringIO()
     with redirect_stderr(stream):
@@ -139,11 +139,21 @@ CANARY = "canary-4e1d"
 NASTY = f'{CANARY}\r\n{{"event":"forged"}}\x1b[31m\x07'
 
 
-async def test_logs_are_single_json_lines_and_tell_no_secret(
-    captured: io.StringIO, urls: DatabaseUrls
-) -> None:
+async def test_logs_are_single_json_lines_and_tell_no_secret(urls: DatabaseUrls) -> None:
     token = forged(user_claims(sub=CANARY))
-    async with open_house(urls, LOG_LEVEL="debug") as house:
+    with production_logs() as captured:
+        await _work_and_mischief(urls, token)
+    text = captured.getvalue()
+    for line in text.splitlines():
+        assert isinstance(json.loads(line), dict), line
+        assert len(line) < 5_000
+    assert text.count('"event": "rpc.done"') > 5
+    for secret in (CANARY, "\x1b", SECRET, USER_SECRET, token.split(".")[1], "postgresql+"):
+        assert secret not in text, secret
+
+
+async def _work_and_mischief(urls: DatabaseUrls, token: str) -> None:
+    async with open_house(urls) as house:
         team = house.team()
         channel = team.client.channel
         prompt = f"a red {CANARY} dress"
@@ -173,13 +183,6 @@ async def test_logs_are_single_json_lines_and_tell_no_secret(
         claim = f"{EXECUTION}ClaimJob"
         await refusal(channel, claim, NASTY.encode(), headers_for(claim))
         await _with_a_long_user_agent(house.app.port)
-    text = captured.getvalue()
-    for line in text.splitlines():
-        assert isinstance(json.loads(line), dict), line
-        assert len(line) < 5_000
-    assert text.count('"event": "rpc.done"') > 5
-    for secret in (CANARY, "\x1b", SECRET, USER_SECRET, token.split(".")[1], "ey", "postgresql+"):
-        assert secret not in text, secret
 
 
 async def _with_a_long_user_agent(port: int) -> None:
@@ -193,21 +196,22 @@ async def _with_a_long_user_agent(port: int) -> None:
         assert error.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the engines of libs.common.db do not hide parameters: hide_parameters=True"
-)
-async def test_a_fault_of_the_database_logs_no_values(
-    captured: io.StringIO, tmp_path: Path
-) -> None:
-    async with open_house(sqlite_database("enqueue", tmp_path)) as house:
-        worker = house.worker()
-        fields: dict[str, Any] = {}
-        for team in ("red", "blue"):
-            job = await house.team(team).generate()
-            fields[team] = (job.id, (await worker.claim(job.id)).fence)
-        for team in ("red", "blue"):
-            try:
-                await worker.record(*fields[team], 1, 4_711_000)
-            except ContentshopError:
-                continue
-    assert "4711000" not in captured.getvalue()
+@pytest.mark.real
+async def test_a_fault_logs_where_and_no_values(postgres_templates: Any) -> None:
+    urls = postgres_templates.database("enqueue")
+    owner = sa.create_engine(urls.owner, poolclass=sa.NullPool)
+    with owner.begin() as connection:
+        # Every row is wrong now: PostgreSQL's words for that quote the whole row.
+        connection.execute(sa.text("ALTER TABLE jobs ADD CHECK (priority > 1000)"))
+    with production_logs() as captured:
+        async with open_house(urls) as house:
+            channel = house.team().client.channel
+            method = f"{ENQUEUE}EnqueueGeneration"
+            request = generation(input={"custom_instructions": CANARY})
+            got = await refusal(channel, method, request, headers_for(method))
+            assert (got.code, got.message) == ("INTERNAL", "internal error")
+    text = captured.getvalue()
+    assert CANARY not in text
+    faults = [json.loads(line) for line in text.splitlines() if "rpc.fault" in line]
+    assert [fault["error"] for fault in faults] == ["IntegrityError"]
+    assert "usecases/enqueueing.py" in faults[0]["exception"]

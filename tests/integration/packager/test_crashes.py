@@ -26,7 +26,7 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
     """Makes databases by name."""
     if request.param == "postgresql":
         templates = request.getfixturevalue("postgres_templates")
-        return lambda _: templates.database("packager")  # type: ignore[no-any-return]
+        return lambda _: templates.database("packager")
 
     def new(name: str) -> DatabaseUrls:
         folder = tmp_path / name.replace(":", "-")

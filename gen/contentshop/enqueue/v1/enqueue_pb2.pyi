@@ -11,6 +11,7 @@ from google.protobuf import message as message
 from google.protobuf import struct_pb2 as struct_pb2
 from google.protobuf import timestamp_pb2 as timestamp_pb2
 from google.protobuf.internal import containers as containers
+from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 import builtins as builtins
 import sys
 import typing as typing
@@ -21,6 +22,49 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
+
+class _WaitReason:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_WaitReason.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    WAIT_REASON_UNSPECIFIED: _WaitReason.ValueType  # 0
+    """Never sent."""
+    WAIT_REASON_ENDED: _WaitReason.ValueType  # 1
+    """It has ended."""
+    WAIT_REASON_RUNNING: _WaitReason.ValueType  # 2
+    """A worker is at it."""
+    WAIT_REASON_TEAM_LIMIT: _WaitReason.ValueType  # 3
+    """Its team has its live jobs."""
+    WAIT_REASON_BACKOFF: _WaitReason.ValueType  # 4
+    """A try failed; it waits before the next."""
+    WAIT_REASON_NO_WORKER: _WaitReason.ValueType  # 5
+    """Admitted; no worker serves its lane."""
+    WAIT_REASON_WORKERS_BUSY: _WaitReason.ValueType  # 6
+    """Admitted; every worker of its lane is full."""
+    WAIT_REASON_STARTING: _WaitReason.ValueType  # 7
+    """Admitted; a worker should take it any moment."""
+
+class WaitReason(_WaitReason, metaclass=_WaitReasonEnumTypeWrapper):
+    """Why a job is where it is."""
+
+WAIT_REASON_UNSPECIFIED: WaitReason.ValueType  # 0
+"""Never sent."""
+WAIT_REASON_ENDED: WaitReason.ValueType  # 1
+"""It has ended."""
+WAIT_REASON_RUNNING: WaitReason.ValueType  # 2
+"""A worker is at it."""
+WAIT_REASON_TEAM_LIMIT: WaitReason.ValueType  # 3
+"""Its team has its live jobs."""
+WAIT_REASON_BACKOFF: WaitReason.ValueType  # 4
+"""A try failed; it waits before the next."""
+WAIT_REASON_NO_WORKER: WaitReason.ValueType  # 5
+"""Admitted; no worker serves its lane."""
+WAIT_REASON_WORKERS_BUSY: WaitReason.ValueType  # 6
+"""Admitted; every worker of its lane is full."""
+WAIT_REASON_STARTING: WaitReason.ValueType  # 7
+"""Admitted; a worker should take it any moment."""
 
 @typing.final
 class MoodboardInput(message.Message):
@@ -606,5 +650,89 @@ class ListJobEventsResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["events", b"events", "more", b"more"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ExplainJobRequest(message.Message):
+    """Which job."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    job_id: builtins.int
+    """The job's id."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ExplainJobResponse(message.Message):
+    """Why it waits."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    LIVE_JOBS_FIELD_NUMBER: builtins.int
+    LIVE_JOBS_LIMIT_FIELD_NUMBER: builtins.int
+    WORKERS_FIELD_NUMBER: builtins.int
+    SLOTS_FIELD_NUMBER: builtins.int
+    SLOTS_TAKEN_FIELD_NUMBER: builtins.int
+    NOT_BEFORE_FIELD_NUMBER: builtins.int
+    ETA_FIELD_NUMBER: builtins.int
+    reason: WaitReason.ValueType
+    """The main reason."""
+    sentence: builtins.str
+    """One sentence for a person."""
+    state: job_pb2.JobState.ValueType
+    """Where the job stands."""
+    position: builtins.int
+    """Its place among its team's waiting jobs, from 1; 0 when it does not wait for its team."""
+    live_jobs: builtins.int
+    """Live jobs of its team."""
+    live_jobs_limit: builtins.int
+    """How many it may have."""
+    workers: builtins.int
+    """Workers that serve its lane and were heard of lately."""
+    slots: builtins.int
+    """Their slots in all."""
+    slots_taken: builtins.int
+    """Of those, taken."""
+    @builtins.property
+    def not_before(self) -> timestamp_pb2.Timestamp:
+        """When it may go on, for BACKOFF."""
+
+    @builtins.property
+    def eta(self) -> timestamp_pb2.Timestamp:
+        """When it is likely to end, from recent jobs of its lane; unset where nothing is known."""
+
+    def __init__(
+        self,
+        *,
+        reason: WaitReason.ValueType = ...,
+        sentence: builtins.str = ...,
+        state: job_pb2.JobState.ValueType = ...,
+        position: builtins.int = ...,
+        live_jobs: builtins.int = ...,
+        live_jobs_limit: builtins.int = ...,
+        workers: builtins.int = ...,
+        slots: builtins.int = ...,
+        slots_taken: builtins.int = ...,
+        not_before: timestamp_pb2.Timestamp | None = ...,
+        eta: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["eta", b"eta", "not_before", b"not_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["eta", b"eta", "live_jobs", b"live_jobs", "live_jobs_limit", b"live_jobs_limit", "not_before", b"not_before", "position", b"position", "reason", b"reason", "sentence", b"sentence", "slots", b"slots", "slots_taken", b"slots_taken", "state", b"state", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -66,6 +66,11 @@ class EnqueueServiceStub:
                 request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.ExplainJob = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/ExplainJob',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ExplainJobRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ExplainJobResponse.FromString,
+                _registered_method=True)
         self.ListJobEvents = channel.unary_unary(
                 '/contentshop.enqueue.v1.EnqueueService/ListJobEvents',
                 request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListJobEventsRequest.SerializeToString,
@@ -135,6 +140,14 @@ class EnqueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainJob(self, request, context):
+        """Why a job waits, in words to read out loud and as facts: for its team, and with the scope
+        `ops` for operators, who see every team's. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListJobEvents(self, request, context):
         """A job's events by number, in pages. NOT_FOUND, INVALID_ARGUMENT.
         """
@@ -174,6 +187,11 @@ def add_EnqueueServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchJobRequest.FromString,
                     response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'ExplainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainJob,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ExplainJobRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ExplainJobResponse.SerializeToString,
             ),
             'ListJobEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobEvents,
@@ -345,6 +363,33 @@ class EnqueueService:
             '/contentshop.enqueue.v1.EnqueueService/WatchJob',
             contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchJobRequest.SerializeToString,
             contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/ExplainJob',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ExplainJobRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ExplainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

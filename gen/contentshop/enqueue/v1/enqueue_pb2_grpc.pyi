@@ -48,6 +48,10 @@ class EnqueueServiceStub:
     NOT_FOUND. INVALID_ARGUMENT: a negative cursor, or one past the last event.
     RESOURCE_EXHAUSTED TOO_MANY_STREAMS. UNAVAILABLE: come back with the cursor.
     """
+    ExplainJob: _aio.UnaryUnaryMultiCallable[_enqueue_pb2.ExplainJobRequest, _enqueue_pb2.ExplainJobResponse]
+    """Why a job waits, in words to read out loud and as facts: for its team, and with the scope
+    `ops` for operators, who see every team's. NOT_FOUND.
+    """
     ListJobEvents: _aio.UnaryUnaryMultiCallable[_enqueue_pb2.ListJobEventsRequest, _enqueue_pb2.ListJobEventsResponse]
     """A job's events by number, in pages. NOT_FOUND, INVALID_ARGUMENT."""
 
@@ -120,6 +124,16 @@ class EnqueueServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND. INVALID_ARGUMENT: a negative cursor, or one past the last event.
         RESOURCE_EXHAUSTED TOO_MANY_STREAMS. UNAVAILABLE: come back with the cursor.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainJob(
+        self,
+        request: _enqueue_pb2.ExplainJobRequest,
+        context: _aio.ServicerContext[_enqueue_pb2.ExplainJobRequest, _abc.Awaitable[_enqueue_pb2.ExplainJobResponse]],
+    ) -> _abc.Awaitable[_enqueue_pb2.ExplainJobResponse]:
+        """Why a job waits, in words to read out loud and as facts: for its team, and with the scope
+        `ops` for operators, who see every team's. NOT_FOUND.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,147 @@
+"""ExplainJob: why a job waits, in words an operator can read out loud."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from libs.common.errors import NotFoundError
+from services.enqueue.domain import Job, JobState
+from services.enqueue.store import admission, explaining, jobs
+from services.enqueue.store.explaining import LaneWorkers
+from services.enqueue.usecases.deps import Deps
+
+# A worker renews every five seconds; one that was silent for this long may be gone.
+HEARD_WITHIN_LEASES = 2.0
+
+
+class WaitReason(StrEnum):
+    """Why a job is where it is."""
+
+    ENDED = "ENDED"
+    RUNNING = "RUNNING"
+    TEAM_LIMIT = "TEAM_LIMIT"
+    BACKOFF = "BACKOFF"
+    NO_WORKER = "NO_WORKER"
+    WORKERS_BUSY = "WORKERS_BUSY"
+    STARTING = "STARTING"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why, in one word, in one sentence, and as facts."""
+
+    job: Job
+    reason: WaitReason
+    sentence: str
+    position: int
+    live: int
+    limit: int
+    workers: LaneWorkers
+    eta: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    job: Job
+    now: datetime
+    ahead: int
+    live: int
+    limit: int
+    workers: LaneWorkers
+    seconds: float | None
+
+
+async def explain_job(deps: Deps, team: str | None, job_id: int) -> Explanation:
+    """Why a job waits; of that team only when one is given. NotFoundError."""
+    # The workers' table is not of any team: only the duty role reads it.
+    async with deps.db.read_all() as tx:
+        job = await jobs.find(tx, job_id, team)
+        if job is None:
+            raise NotFoundError("job")
+        of_team = job.spec.team
+        limit = await admission.limit_of(tx, of_team)
+        facts = _Facts(
+            job=job,
+            now=await explaining.time_now(tx),
+            ahead=await explaining.ahead_of(tx, job),
+            live=await admission.live_count(tx, of_team),
+            limit=deps.limits.live_jobs_per_team if limit is None else limit,
+            workers=await explaining.lane_workers(
+                tx, job.spec.lane, deps.limits.lease_seconds * HEARD_WITHIN_LEASES
+            ),
+            seconds=await explaining.recent_seconds(tx, of_team, job.spec.lane),
+        )
+    reason = _reason(facts)
+    waits_for_team = reason in (WaitReason.TEAM_LIMIT, WaitReason.BACKOFF)
+    return Explanation(
+        job=job,
+        reason=reason,
+        sentence=_sentence(facts, reason),
+        position=facts.ahead + 1 if waits_for_team else 0,
+        live=facts.live,
+        limit=facts.limit,
+        workers=facts.workers,
+        eta=_eta(facts, reason),
+    )
+
+
+def _reason(facts: _Facts) -> WaitReason:
+    job = facts.job
+    if job.terminal:
+        return WaitReason.ENDED
+    if job.state is JobState.RUNNING:
+        return WaitReason.RUNNING
+    if job.admitted_at is None:
+        backing_off = job.not_before is not None and job.not_before > facts.now
+        return WaitReason.BACKOFF if backing_off else WaitReason.TEAM_LIMIT
+    if not facts.workers.count:
+        return WaitReason.NO_WORKER
+    if facts.workers.taken >= facts.workers.slots:
+        return WaitReason.WORKERS_BUSY
+    return WaitReason.STARTING
+
+
+def _sentence(facts: _Facts, reason: WaitReason) -> str:  # noqa: PLR0911 - one sentence per reason
+    job, workers = facts.job, facts.workers
+    match reason:
+        case WaitReason.ENDED:
+            why = f": {job.fault.reason}, {job.fault.message}" if job.fault else ""
+            return f"Job {job.id} has ended: {job.state.lower()}{why}."
+        case WaitReason.RUNNING:
+            return (
+                f"Job {job.id} is running on worker {job.worker}: {job.images_done} of "
+                f"{job.spec.count} images done."
+            )
+        case WaitReason.BACKOFF:
+            assert job.not_before is not None  # what makes it back off
+            seconds = max(1, round((job.not_before - facts.now).total_seconds()))
+            return f"Job {job.id} waits {seconds} s after a failed attempt, then goes on."
+        case WaitReason.TEAM_LIMIT:
+            return (
+                f"Job {job.id} waits for its team: {facts.live} of {facts.limit} jobs of team "
+                f"{job.spec.team} are live, and {facts.ahead} wait before it."
+            )
+        case WaitReason.NO_WORKER:
+            return f"Job {job.id} has its place, but no worker serves lane {job.spec.lane}."
+        case WaitReason.WORKERS_BUSY:
+            return (
+                f"Job {job.id} has its place, but the {workers.count} workers of lane "
+                f"{job.spec.lane} are full: {workers.taken} of {workers.slots} slots are taken."
+            )
+        case WaitReason.STARTING:
+            return f"Job {job.id} has its place; a worker should take it any moment."
+
+
+def _eta(facts: _Facts, reason: WaitReason) -> datetime | None:
+    """From how long recent jobs ran; the jobs before it end `limit` at a time."""
+    if facts.seconds is None or reason in (WaitReason.ENDED, WaitReason.NO_WORKER):
+        return None
+    job = facts.job
+    if reason is WaitReason.RUNNING:
+        started = job.started_at or facts.now
+        return max(facts.now, started + timedelta(seconds=facts.seconds))
+    rounds = 1 if job.admitted_at else 2 + facts.ahead // max(1, facts.limit)
+    begin = max(facts.now, job.not_before or facts.now)
+    return begin + timedelta(seconds=facts.seconds * rounds)
