@@ -126,6 +126,23 @@ class SourceImage:
 
 
 @dataclass(frozen=True, slots=True)
+class WritePlace:
+    """Where a zip may be written; write_url is a secret, used once."""
+
+    blob_key: str
+    write_url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArchive:
+    """Where a zip can be read, and what it must be; blob_url is a secret."""
+
+    blob_url: str = field(repr=False)
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class WrittenZip:
     """A whole zip in the blob store that may not be a file of assets yet."""
 

@@ -15,7 +15,7 @@ MAX_BUILDS = 3  # each holds a thread of the blob client, whose embedded form ha
 class Settings(CommonSettings):
     """What the packager is told by its environment. It holds no key of the blob store."""
 
-    listen: str = setting("PACKAGER_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50054")
+    listen: str = setting("PACKAGER_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50053")
     database_url: str = setting(
         "PACKAGER_DATABASE_URL", "SQLAlchemy URL of the application role", secret=True
     )

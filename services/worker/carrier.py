@@ -12,6 +12,7 @@ from libs.common.errors import ContentshopError, LeaseLostError
 from libs.common.lifecycle import TaskOwner
 from libs.common.outcomes import Outcome
 from services.worker.domain import Claim, HandBack
+from services.worker.gateways.patience import TRANSIENT
 from services.worker.inhand import JobInHand, JobsInHand, Stop
 from services.worker.usecases.run_job import Ending, JobRecords
 
@@ -108,6 +109,10 @@ class Carrier:
         """The work; what goes wrong with it beyond its outcomes costs this attempt alone."""
         try:
             return await self._run(job)
+        except TRANSIENT as error:
+            # enqueue stayed away for as long as the lease held: no fault of the job.
+            log.warning("job.given_up", error=type(error).__name__)
+            return Ending.LEFT
         except Exception:  # noqa: BLE001 - whatever it is, the worker and its other jobs live on
             log.exception("job.fault")
         await self._release(job, HandBack(Outcome.INTERNAL, "the worker failed on this job"))

@@ -15,7 +15,7 @@ GENERATORS = ("offline", "gemini")
 class Settings(CommonSettings):
     """What the worker is told by its environment."""
 
-    listen: str = setting("WORKER_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50053")
+    listen: str = setting("WORKER_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50054")
     name: str = setting("WORKER_NAME", "this worker's own name; empty: host-pid-random", "")
     slots: int = setting("WORKER_SLOTS", "jobs carried at once", 4, at_least=1)
     images_at_once: int = setting(

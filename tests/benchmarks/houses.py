@@ -22,6 +22,7 @@ from tests.support.process import ServerProcess, StartError, server_folder
 from tests.support.rabbitmq import RabbitServer
 from tests.support.seaweed import SeaweedServer
 
+LOG_CHARS = 4_000  # shown of each process when a measure fails
 ANSWER_BYTES = 2**26  # thousands of times are one line
 TEAMS = [f"team-{number}" for number in range(16)]
 
@@ -87,6 +88,11 @@ class BenchFleet(Fleet):
         path = self.folder / "calls.txt"
         return path.read_text().splitlines() if path.exists() else []
 
+    @property
+    def names(self) -> list[str]:
+        """All processes it has started."""
+        return list(self._parts)
+
     def pid(self, name: str) -> int:
         """Of a process."""
         return self._parts[name].running.pid
@@ -124,7 +130,9 @@ async def fleet(
             await made.wait_ready()
             yield made
         except (AssertionError, RuntimeError, StartError) as error:
-            error.add_note("\n".join(f"{name}:\n{text}" for name, text in made.unshown_logs()))
+            error.add_note(
+                "\n".join(f"{name}:\n{made.log(name)[-LOG_CHARS:]}" for name in made.names)
+            )
             raise
 
 

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.support.databases import PostgresTemplates
-from tests.support.fleet import Fleet, Servers
+from tests.support.fleet import LOG_TAIL_CHARS, Fleet, Servers
 from tests.support.postgres import PostgresServer
 from tests.support.rabbitmq import RabbitServer
 from tests.support.seaweed import SeaweedServer
@@ -41,8 +41,8 @@ def pytest_runtest_makereport(
 @pytest.fixture
 def show_logs(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[None]:
     """Writes what the processes logged during a failed test to stderr, which pytest shows."""
-    list(fleet.unshown_logs())
+    list(fleet.new_logs("show"))
     yield
     if request.node.stash.get(_FAILED, False):
-        for name, text in fleet.unshown_logs():
-            sys.stderr.write(f"---- {name}\n{text}\n")
+        for name, text in fleet.new_logs("show"):
+            sys.stderr.write(f"---- {name}\n{text[-LOG_TAIL_CHARS:]}\n")

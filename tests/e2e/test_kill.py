@@ -24,6 +24,8 @@ SETTINGS = {
     "OFFLINE_DELAY_SECONDS": "0.5",
     "WORKER_IMAGES_AT_ONCE": "2",
     "LEASE_SECONDS": "3",
+    # enqueue is away again and again, longer than such a lease on a busy machine.
+    "MAX_LOST_WORKERS": "20",
     "WORKER_RENEW_SECONDS": "1",
     "SWEEP_SECONDS": "0.5",
     "HEARTBEAT_SECONDS": "1",
@@ -119,7 +121,17 @@ async def test_workers_that_are_told_to_stop_burn_no_attempt(fleet: Fleet) -> No
 async def test_postgresql_is_killed(fleet: Fleet) -> None:
     async def kill(_: FleetTeam) -> None:
         await asyncio.to_thread(fleet.servers.postgres.kill)
+        fleet.restart("packager")  # begins without its database, and waits for it
         await asyncio.to_thread(fleet.servers.postgres.start)
+        await fleet.wait_ready()
+
+    await _carried_through(fleet, kill)
+
+
+async def test_s3_is_killed(fleet: Fleet) -> None:
+    async def kill(_: FleetTeam) -> None:
+        await asyncio.to_thread(fleet.servers.seaweed.kill)
+        await asyncio.to_thread(fleet.servers.seaweed.start)
 
     await _carried_through(fleet, kill)
 
@@ -135,6 +147,7 @@ async def test_rabbitmq_is_killed(fleet: Fleet) -> None:
         # A job is taken while there is no broker, and waits.
         job = await other.make_job(await other.upload(PHOTO.read_bytes()), 2)
         assert job.state == job_pb2.JOB_STATE_QUEUED
+        fleet.restart("worker-2")  # begins without the broker, and waits for it
         await asyncio.to_thread(rabbit.start)
         late.append(await other.watch(job.id))
         await _check(other, late[0])

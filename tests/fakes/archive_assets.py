@@ -14,6 +14,7 @@ from isal import isal_zlib
 from contentshop.assets.v1 import backend_pb2 as pb
 from contentshop.assets.v1 import backend_pb2_grpc
 from libs.common.auth import Authenticator, SharedSecret
+from libs.common.blobs import BlobStore
 from libs.common.blobs_file import FileBlobStore
 from libs.common.clock import SystemClock
 from libs.common.errors import (
@@ -73,14 +74,17 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
     Attributes:
         files: id → file.
         calls: the names of the methods called, in order.
+        root: the folder of the blobs, unless another store is given.
+        folder: what all keys begin with, one's own on a shared store.
     """
 
-    def __init__(self, service_secret: str, root: Path) -> None:
+    def __init__(self, service_secret: str, root: Path, store: BlobStore | None = None) -> None:
         self.root = root
-        self.store = FileBlobStore(root, SystemIds())
+        self.store = store or FileBlobStore(root, SystemIds())
         self.files: dict[int, StoredFile] = {}
         self.calls: list[str] = []
         self.faults = Faults()
+        self.folder = "t"
         self._begun = 0
         self._secret = service_secret
         self.port = 0
@@ -118,7 +122,7 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         self, team: str, file_id: int, data: bytes, content_type: str = "image/png"
     ) -> StoredFile:
         """Stores an image under a given id."""
-        key = f"generated/{file_id}"
+        key = f"{self.folder}/generated/{file_id}"
         await self.store.put(key, [data], content_type)
         stored = StoredFile(
             team,
@@ -177,7 +181,7 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         self.calls.append("BeginArchive")
         await self.faults.before("BeginArchive")
         self._begun += 1
-        key = f"archives/{request.size_bytes}-{self._begun}"
+        key = f"{self.folder}/archives/{request.size_bytes}-{self._begun}"
         await self.faults.after("BeginArchive", context)
         return pb.BeginArchiveResponse(blob_key=key, write_url=self.store.write_url(key))
 

@@ -71,7 +71,7 @@ class FleetTls:
 
 @dataclass(eq=False)
 class _Part:
-    """One process: where it listens, its log, and how far that was shown."""
+    """One process: what it is, where it listens, where it logs."""
 
     name: str
     service: str
@@ -79,7 +79,6 @@ class _Part:
     log: Path
     changes: Mapping[str, str] = field(default_factory=dict)  # its own settings
     process: ServerProcess | None = None
-    shown: int = field(default=0)
 
     @property
     def running(self) -> ServerProcess:
@@ -112,6 +111,7 @@ class Fleet:
         self._ports: dict[str, int] = {service: free_port() for service in (*SERVICES, "worker")}
         self._settings = dict(settings or {})
         self._clients: list[RpcClient] = []
+        self._read: dict[tuple[str, str], int] = {}  # characters, by reader and process
 
     @property
     def bucket(self) -> str:
@@ -286,17 +286,13 @@ class Fleet:
 
         return FleetTeam(name, client("assets"), client("enqueue"), client("packager"))
 
-    def logs(self) -> Iterable[tuple[str, str]]:
-        """(name, all that each process logged, over its restarts)."""
-        for part in self._parts.values():
-            yield part.name, part.log.read_text(errors="replace")
-
-    def unshown_logs(self) -> Iterable[tuple[str, str]]:
-        """(name, what each log says since the last call, its end only)."""
-        for name, text in self.logs():
-            part = self._parts[name]
-            new, part.shown = text[part.shown :], len(text)
-            yield name, new[-LOG_TAIL_CHARS:]
+    def new_logs(self, reader: str) -> Iterable[tuple[str, str]]:
+        """(name, what each process logged since this reader's last call)."""
+        for name, part in self._parts.items():
+            text = part.log.read_text(errors="replace")
+            start = self._read.get((reader, name), 0)
+            self._read[reader, name] = len(text)
+            yield name, text[start:]
 
     def stop(self) -> None:
         """Kills what still runs; databases, vhost and bucket go with their servers."""
@@ -332,6 +328,7 @@ async def running_fleet(
                 fleet.start("worker", n=workers)
             await fleet.wait_ready()
         except (AssertionError, StartError, ExceptionGroup) as error:
-            error.add_note("\n".join(f"{name}:\n{text}" for name, text in fleet.unshown_logs()))
+            logs = fleet.new_logs("start")
+            error.add_note("\n".join(f"{name}:\n{text[-LOG_TAIL_CHARS:]}" for name, text in logs))
             raise
         yield fleet

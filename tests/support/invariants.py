@@ -62,9 +62,11 @@ async def check_invariants(fleet: Fleet) -> State:
 
 
 def check_logs(fleet: Fleet) -> None:
-    """Asserts that no process logged a fault of ours, or a secret."""
-    for name, text in fleet.logs():
+    """Asserts that since the last look no process logged a fault of ours, or a secret."""
+    for name, text in fleet.new_logs("check"):
         for line in text.splitlines():
+            if '"db.commit"' in line:
+                continue  # of a database that was killed; the one who waited for it was told
             found = [word for word in (*UNHEARD_OF, *SECRETS) if word in line]
             assert not found, f"{name} logged {found}: {line}"
 

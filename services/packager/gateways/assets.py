@@ -6,9 +6,13 @@ from contentshop.assets.v1 import backend_pb2 as pb
 from contentshop.assets.v1 import backend_pb2_grpc
 from libs.common.errors import InvalidArgumentError, NotFoundError, UnavailableError
 from libs.common.grpc_client import RpcClient
-from services.packager.domain import Archive, SourceImage, WrittenZip
-from services.packager.usecases.building import WritePlace
-from services.packager.usecases.reading import StoredArchive
+from services.packager.domain import (
+    Archive,
+    SourceImage,
+    StoredArchive,
+    WritePlace,
+    WrittenZip,
+)
 
 CALL_SECONDS = 10.0
 STORE_SECONDS = 60.0  # assets looks at the blob before it answers

@@ -21,8 +21,8 @@ from libs.common.blobs import BlobUrls
 from libs.common.blobs_keys import bad_url, is_key
 from libs.common.crash import CrashPoints
 from services.packager.gateways.handover import Handover
-from services.packager.usecases.building import ZipWork
 from services.packager.zipstream import COALESCE_BYTES, Piece, stream_sync
+from services.packager.zipwork import ZipWork
 
 READ_BYTES = 1024 * 1024  # of a local file at a time
 

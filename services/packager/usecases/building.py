@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from isal import isal_zlib
 
 from libs.common.errors import (
     AbortedError,
@@ -24,21 +21,14 @@ from services.packager.domain import (
     Archive,
     Reason,
     SourceImage,
+    WritePlace,
     WrittenZip,
     fault_of,
     gives_up,
 )
 from services.packager.store import builds
 from services.packager.usecases.deps import Deps
-from services.packager.zipstream import (
-    MANIFEST_NAME,
-    ManifestImage,
-    ZipEntry,
-    ZipPlan,
-    entry_names,
-    manifest,
-    plan,
-)
+from services.packager.zipwork import ZipWork, plan_zip
 
 log = structlog.get_logger()
 
@@ -50,14 +40,6 @@ _REASONS: tuple[tuple[type[ContentshopError], Reason], ...] = (
     (DeadlineExceededError, Reason.STORAGE_UNAVAILABLE),
     (AbortedError, Reason.STORAGE_UNAVAILABLE),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class WritePlace:
-    """Where a zip may be written; write_url is a secret, used once."""
-
-    blob_key: str
-    write_url: str
 
 
 class ArchiveStore(Protocol):
@@ -78,14 +60,6 @@ class ArchiveStore(Protocol):
             FailedPreconditionError: BLOB_INCOMPLETE, it is not there.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ZipWork:
-    """A zip to write: its layout, and for each entry its bytes or the blob_url to read."""
-
-    plan: ZipPlan
-    contents: tuple[bytes | str, ...]
 
 
 class ZipSink(Protocol):
@@ -118,6 +92,10 @@ class BuildArchive:
             UnavailableError, AbortedError: nothing could be recorded; the lease runs out.
         """
         log.debug("build.begun", archive_id=archive.id, job_id=archive.job_id)
+        if archive.attempts > self._deps.limits.attempts:
+            # The last attempts ended with their packagers; this zip may be what killed them.
+            await self._failed(archive, Reason.INTERNAL, "PACKAGER_LOST")
+            return
         try:
             written = archive.written or await self._write(archive)
             file_id = await self._make_file(archive, written)
@@ -175,30 +153,6 @@ class BuildArchive:
             else:
                 wait = limits.retry.wait(archive.attempts, self._deps.ids)
                 _check_mine(await builds.later(tx, archive, wait))
-
-
-def plan_zip(archive: Archive, images: Sequence[SourceImage]) -> ZipWork:
-    """What the archive's zip is: `image-1.<ext>` … in order, then the manifest."""
-    names = entry_names(image.content_type for image in images)
-    listed = [
-        ManifestImage(
-            index=made.index,
-            file_name=name,
-            file_id=image.file_id,
-            width=image.width,
-            height=image.height,
-            sha256=image.sha256,
-            content_type=image.content_type,
-        )
-        for made, name, image in zip(archive.images, names, images, strict=True)
-    ]
-    last = manifest(archive.job_id, listed)
-    entries = [
-        ZipEntry(name, image.size_bytes, image.crc32)
-        for name, image in zip(names, images, strict=True)
-    ]
-    entries.append(ZipEntry(MANIFEST_NAME, len(last), isal_zlib.crc32(last)))
-    return ZipWork(plan(entries), (*(image.blob_url for image in images), last))
 
 
 def _check_mine(mine: bool) -> None:  # noqa: FBT001 - reads as a sentence

@@ -6,12 +6,12 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from libs.common.blobs import CHUNK_BYTES, BlobUrls
 from libs.common.errors import DataLossError, NotFoundError
-from services.packager.domain import Archive
+from services.packager.domain import Archive, StoredArchive
 from services.packager.store import archives
 from services.packager.usecases.deps import Deps
 
@@ -22,15 +22,6 @@ class ArchiveKey:
 
     archive_id: int = 0
     job_id: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StoredArchive:
-    """Where a zip can be read, and what it must be; blob_url is a secret."""
-
-    blob_url: str = field(repr=False)
-    size_bytes: int
-    sha256: str
 
 
 class ArchiveFiles(Protocol):

@@ -25,7 +25,7 @@ from libs.common.clock import SystemClock
 from libs.common.errors import FailedPreconditionError
 from libs.common.grpc_client import open_channel
 from libs.common.grpc_server import GrpcServer, ServerLimits
-from services.enqueue.servicer import ExecutionServicer
+from services.enqueue.servicer import EnqueueServicer, ExecutionServicer
 from tests.integration.enqueue.front_door import (
     ENQUEUE,
     EXECUTION,
@@ -51,7 +51,7 @@ class OwnError(FailedPreconditionError):
     """A typed error that the table of codes does not name."""
 
 
-class Faulty(enqueue_pb2_grpc.EnqueueServiceServicer):
+class Faulty(EnqueueServicer):
     """Fails in every way; ListJobs waits until it is let go; WatchJob never ends."""
 
     def __init__(self) -> None:
@@ -71,12 +71,6 @@ class Faulty(enqueue_pb2_grpc.EnqueueServiceServicer):
         self.waiting += 1
         await self.go.wait()
         return enqueue_pb2.ListJobsResponse()
-
-    async def EnqueueGeneration(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - gRPC's shape
-        raise NotImplementedError
-
-    async def ListJobEvents(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - gRPC's shape
-        raise NotImplementedError
 
     async def WatchJob(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ARG002, N802 - gRPC's shape
         if request.after_sequence == 1:

@@ -17,6 +17,7 @@ from contentshop.packager.v1 import packager_pb2 as pb
 from contentshop.packager.v1 import packager_pb2_grpc
 from libs.common import env
 from libs.common.auth import mint_user_token
+from libs.common.blobs import BlobStore
 from libs.common.broker import JOB_ENDED, Message
 from libs.common.broker_memory import MemoryBroker
 from libs.common.clock import SystemClock
@@ -184,10 +185,12 @@ def check_archive(data: bytes, job_id: int, images: list[bytes], extension: str 
 
 
 @asynccontextmanager
-async def open_house(urls: DatabaseUrls, folder: Path, **settings: str) -> AsyncIterator[House]:
-    """A running house; `settings` are environment variables."""
+async def open_house(
+    urls: DatabaseUrls, folder: Path, *, store: BlobStore | None = None, **settings: str
+) -> AsyncIterator[House]:
+    """A running house; `settings` are environment variables, BLOB_URL that of another store."""
     # Both answer what the packager calls, and UNIMPLEMENTED to the rest.
-    assets = FakeArchiveAssets(SECRET, folder / "blobs")  # type: ignore[abstract]
+    assets = FakeArchiveAssets(SECRET, folder / "blobs", store)  # type: ignore[abstract]
     await assets.start()
     enqueue = FakeExecution(SECRET)  # type: ignore[abstract]
     await enqueue.server.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -65,8 +67,8 @@ async def test_a_vanished_blob_behind_a_written_zip_starts_anew(
         house.assets.faults.errors["StoreArchive"] = [UnavailableError("away")]
         await house.announce(7)
         await eventually(lambda: "StoreArchive" in house.assets.calls)
-        (name,) = _names(house, "archives")
-        path = house.assets.root / "archives" / name
+        (name,) = _names(house, "t/archives")
+        path = house.assets.root / "t/archives" / name
         first = await asyncio.to_thread(path.read_bytes)
         await asyncio.to_thread(path.unlink)
         await house.reported()
@@ -114,7 +116,7 @@ async def test_an_image_whose_blob_is_gone_is_missing(house: House) -> None:
     await house.announce(7)
     (report,) = await house.reported()
     assert report.error.reason == "INPUT_MISSING"
-    assert _names(house, "archives") == []
+    assert _names(house, "t/archives") == []
 
 
 @pytest.mark.parametrize("damage", ["flipped", "short", "long"])
@@ -127,7 +129,7 @@ async def test_a_damaged_image_fails_the_zip_and_nothing_can_be_read(
     (report,) = await house.reported()
     assert report.state == job_pb2.ARCHIVE_STATE_FAILED
     assert report.error.reason == "DATA_LOSS"
-    assert _names(house, "archives") == []
+    assert _names(house, "t/archives") == []
     assert _names(house, ".tmp") == []
     assert house.assets.calls.count("ResolveImages") == 2
 
@@ -191,6 +193,21 @@ async def test_stop_in_the_middle_hands_back_without_counting(house: House) -> N
     await house.reported()
     check_archive((await house.team().download(job_id=7))[1], 7, images)
     assert len(house.assets.archives()) == 1
+
+
+async def test_a_zip_that_kills_packagers_is_given_up(tmp_path: Path) -> None:
+    urls = sqlite_database("packager", tmp_path)
+    async with open_house(urls, tmp_path) as house:
+        await house.job(7, 2)
+        house.assets.faults.hang.add("BeginArchive")
+        await house.announce(7)
+        await eventually(lambda: "BeginArchive" in house.assets.calls)
+        with closing(sqlite3.connect(tmp_path / "packager.db")) as database, database:
+            database.execute("UPDATE archives SET attempts = 6")  # the stop gives one back
+        await house.restart()
+        (report,) = await house.reported()
+        assert report.error.reason == "INTERNAL"
+        assert house.assets.calls.count("BeginArchive") == 1
 
 
 async def test_two_packagers_of_one_database_share_the_work(
