@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import Any, TypeAlias, cast
@@ -18,6 +17,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from libs.common import auth, errors, status
+from libs.common.logs import frames
 
 log = structlog.get_logger()
 
@@ -140,11 +140,6 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return sum(self._streams.values())
 
 
-def _frames(error: BaseException) -> str:
-    """Where it happened, without the error's own text, which may quote the caller or a row."""
-    return "".join(traceback.format_tb(error.__traceback__))
-
-
 class _Call:
     """One method's wrapper for one call: the four shapes differ only in how bytes come and go."""
 
@@ -214,11 +209,11 @@ class _Call:
                 return
             # A CancelledError that nobody asked for would leave the client hanging.
             typed = errors.InternalError("internal error")
-            log.error("rpc.stray_cancel", method=self._method, exception=_frames(error))
+            log.error("rpc.stray_cancel", method=self._method, exception=frames(error))
         elif isinstance(error, Exception):
             typed = errors.InternalError("internal error")
             name = type(error).__name__
-            log.error("rpc.fault", method=self._method, error=name, exception=_frames(error))
+            log.error("rpc.fault", method=self._method, error=name, exception=frames(error))
         else:
             return
         code = status.code_of(typed)

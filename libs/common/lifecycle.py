@@ -12,6 +12,7 @@ import structlog
 
 from libs.common.backoff import Backoff
 from libs.common.ids import Ids
+from libs.common.logs import frames
 
 log = structlog.get_logger()
 
@@ -65,7 +66,12 @@ class TaskOwner:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("task.failed", task=task.get_name(), exc_info=error)
+            log.error(
+                "task.failed",
+                task=task.get_name(),
+                error=type(error).__name__,
+                exception=frames(error),
+            )
 
     async def close(self) -> None:
         """Cancels what still runs and waits for its end."""
@@ -132,7 +138,7 @@ class Duty:
                     duty=self.name,
                     failures=self.failures,
                     error=type(error).__name__,
-                    exc_info=None if expected else error,
+                    **({} if expected else {"exception": frames(error)}),
                 )
                 await asyncio.sleep(self._backoff.wait(self.failures, self._ids))
                 self._wake.set()
@@ -167,7 +173,10 @@ class Components:
                 await component.stop()
             except Exception as error:  # noqa: BLE001 - the others must still be stopped
                 log.warning(
-                    "component.stop_failed", component=type(component).__name__, exc_info=error
+                    "component.stop_failed",
+                    component=type(component).__name__,
+                    error=type(error).__name__,
+                    exception=frames(error),
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -37,6 +38,11 @@ def configure(service: str, *, level: str = "info", json: bool = True) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s %(message)s")
     for noisy in ("aiormq", "aio_pika", "urllib3", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def frames(error: BaseException) -> str:
+    """Where it happened, without the error's own text, which may quote the caller or a row."""
+    return "".join(traceback.format_tb(error.__traceback__))
 
 
 class _Stderr:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from libs.common.db import Instant, id_column
+from libs.common.request_keys import request_keys_table
 
 metadata = sa.MetaData()
 
@@ -83,15 +84,7 @@ pins = sa.Table(
     ),
 )
 
-idempotency_keys = sa.Table(
-    "idempotency_keys",
-    metadata,
-    sa.Column("team", sa.Text, primary_key=True),
-    sa.Column("request_id", sa.Text, primary_key=True),
-    sa.Column("header_hash", sa.Text, nullable=False),
-    sa.Column("file_id", sa.BigInteger, nullable=False),
-    sa.Column("created_at", Instant, nullable=False),
-)
+idempotency_keys = request_keys_table(metadata)
 
 # A row from the first image of a job on: storing images and taking in the end lock it.
 job_endings = sa.Table(

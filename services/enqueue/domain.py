@@ -20,7 +20,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from libs.common.errors import FailedPreconditionError
+from libs.common.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
 
 
 class JobState(StrEnum):
@@ -290,6 +290,14 @@ def outcome_of(job: Job) -> JobState:
     if not job.settled:
         raise FailedPreconditionError("images are still pending", reason="IMAGES_PENDING")
     return JobState.SUCCEEDED if job.images_done == job.spec.count else JobState.FAILED
+
+
+def cursor_past_end() -> InvalidArgumentError:
+    """The refusal of a cursor that no event has reached yet."""
+    violation = FieldViolation("after_sequence", "is past the last event")
+    return InvalidArgumentError(
+        "after_sequence is past the last event", reason="CURSOR_PAST_END", violations=[violation]
+    )
 
 
 def wants_archive(state: JobState, count: int) -> bool:

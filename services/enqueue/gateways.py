@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
 from google.protobuf.message import Message as Proto
 
 from contentshop.assets.v1 import backend_pb2, backend_pb2_grpc
 from contentshop.enqueue.v1 import execution_pb2, job_pb2, messages_pb2
 from libs.common.broker import JOB_ENDED, JOB_ENQUEUED, Message, lane_queue
+from libs.common.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from libs.common.grpc_client import RpcClient
 from services.enqueue.domain import ArchiveState, DraftRef, Job
+
+log = structlog.get_logger()
 
 RESOLVE_SECONDS = 5.0
 SCHEMA_VERSION = 1
@@ -35,9 +39,14 @@ class AssetsGateway:
                 for ref in refs
             ],
         )
-        answer = await self._client.unary(
-            self._stub.ResolveImages, request, timeout_seconds=RESOLVE_SECONDS
-        )
+        try:
+            answer = await self._client.unary(
+                self._stub.ResolveImages, request, timeout_seconds=RESOLVE_SECONDS
+            )
+        except (UnauthenticatedError, PermissionDeniedError) as error:
+            # Our own token was refused: the caller's is none the worse, and cannot mend it.
+            log.error("assets.refused_us", reason=error.reason)  # noqa: TRY400 - no trace needed
+            raise UnavailableError("assets is not available", reason="ASSETS_REFUSED") from None
         return [image.file_id for image in answer.images]
 
 

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from libs.common.db import Instant, Json, id_column
 from libs.common.outbox import outbox_table
+from libs.common.request_keys import request_keys_table
 
 metadata = sa.MetaData()
 
@@ -174,16 +175,7 @@ events = sa.Table(
     sa.Column("error_message", sa.Text),
 )
 
-idempotency_keys = sa.Table(
-    "idempotency_keys",
-    metadata,
-    sa.Column("team", sa.Text, primary_key=True),
-    sa.Column("method", sa.Text, primary_key=True),
-    sa.Column("request_id", sa.Text, primary_key=True),
-    sa.Column("body_hash", sa.Text, nullable=False),
-    sa.Column("job_id", sa.BigInteger, nullable=False),
-    sa.Column("created_at", Instant, nullable=False),
-)
+idempotency_keys = request_keys_table(metadata)
 
 workers = sa.Table(
     "workers",

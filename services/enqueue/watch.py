@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 import structlog
 
 from libs.common.db import Database
-from libs.common.errors import InvalidArgumentError, NotFoundError, UnavailableError
+from libs.common.errors import NotFoundError, UnavailableError
 from libs.common.ids import Ids
 from libs.common.lifecycle import Duty
-from services.enqueue.domain import Event, Job
+from services.enqueue.domain import Event, Job, cursor_past_end
 from services.enqueue.store import events, jobs, leases
 from services.enqueue.wakeups import WakeUp
 
@@ -142,7 +142,8 @@ class WatchHub:
             InvalidArgumentError: a cursor past the last event.
             UnavailableError: the server is going away; come back with the cursor.
         """
-        with self._subscribed(job_id, after) as mailbox:
+        sent = await self._last_sequence(team, job_id, after)
+        with self._subscribed(job_id, sent) as mailbox:
             cursor = after
             async for update in self._replay(team, job_id, after):
                 cursor = update.sequence
@@ -158,10 +159,23 @@ class WatchHub:
                 if update.final:
                     return
 
+    async def _last_sequence(self, team: str, job_id: int, after: int) -> int:
+        """The job's last event number, once it is sure that this caller may watch from there.
+
+        Before anything is subscribed: what is shared with other watchers must not come from one.
+        """
+        async with self._db.read(team) as tx:
+            sequence = await jobs.last_sequence(tx, job_id, team)
+        if sequence is None:
+            raise NotFoundError("job")
+        if after > sequence:
+            raise cursor_past_end()
+        return sequence
+
     @contextmanager
-    def _subscribed(self, job_id: int, after: int) -> Iterator[_Mailbox]:
+    def _subscribed(self, job_id: int, sent: int) -> Iterator[_Mailbox]:
         mailbox = _Mailbox(closed=self._closing)
-        topic = self._topics.setdefault(job_id, _Topic(sent=after))
+        topic = self._topics.setdefault(job_id, _Topic(sent=sent))
         topic.mailboxes.add(mailbox)
         try:
             yield mailbox
@@ -183,10 +197,6 @@ class WatchHub:
                 job = await jobs.find(tx, job_id, team)
             if job is None:
                 raise NotFoundError("job")
-            if cursor > job.last_sequence:
-                raise InvalidArgumentError(
-                    "after_sequence is past the last event", reason="CURSOR_PAST_END"
-                )
             for event in found:
                 cursor = event.sequence
                 yield Update(cursor, event, job)

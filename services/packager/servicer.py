@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -13,9 +12,9 @@ from contentshop.packager.v1 import packager_pb2 as pb
 from contentshop.packager.v1 import packager_pb2_grpc
 from libs.common.auth import current_caller
 from libs.common.blobs import BlobUrls
+from libs.common.canonical import request_key
 from libs.common.checks import checking
 from services.packager.domain import Archive
-from services.packager.store.keys import RequestKey
 from services.packager.usecases.deps import Deps
 from services.packager.usecases.reading import (
     ArchiveFiles,
@@ -42,7 +41,7 @@ class PackagerServicer(packager_pb2_grpc.PackagerServiceServicer):
         self, request: pb.CreateArchiveRequest, context: Any
     ) -> pb.CreateArchiveResponse:
         """The archive of a job; built when there is none or the last one failed."""
-        key = _request_key(current_caller().team, request)
+        key = request_key(current_caller().team, "CreateArchive", request)
         archive = await self._create(key, lambda: _job_id(request))
         return pb.CreateArchiveResponse(archive=_archive_message(archive))
 
@@ -62,19 +61,6 @@ class PackagerServicer(packager_pb2_grpc.PackagerServiceServicer):
         yield pb.DownloadArchiveResponse(archive=_archive_message(archive))
         async for chunk in read_archive(self._blobs, stored):
             yield pb.DownloadArchiveResponse(chunk=chunk)
-
-
-def _request_key(team: str, request: pb.CreateArchiveRequest) -> RequestKey:
-    """The caller's key and the hash of the rest of the request, in canonical form."""
-    with checking() as check:
-        check.request_id(request.request_id)
-    body = pb.CreateArchiveRequest()
-    body.CopyFrom(request)
-    body.ClearField("request_id")
-    body.DiscardUnknownFields()
-    canonical = body.SerializeToString(deterministic=True)
-    digest = hashlib.sha256(canonical).hexdigest()
-    return RequestKey(team, "CreateArchive", request.request_id, digest)
 
 
 def _job_id(request: pb.CreateArchiveRequest) -> int:

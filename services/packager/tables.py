@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from libs.common.db import Instant, Json, id_column
+from libs.common.request_keys import request_keys_table
 
 metadata = sa.MetaData()
 
@@ -60,13 +61,4 @@ archives = sa.Table(
     sqlite_autoincrement=True,
 )
 
-idempotency_keys = sa.Table(
-    "idempotency_keys",
-    metadata,
-    sa.Column("team", sa.Text, primary_key=True),
-    sa.Column("method", sa.Text, primary_key=True),
-    sa.Column("request_id", sa.Text, primary_key=True),
-    sa.Column("body_hash", sa.Text, nullable=False),
-    sa.Column("archive_id", sa.BigInteger, nullable=False),
-    sa.Column("created_at", Instant, nullable=False),
-)
+idempotency_keys = request_keys_table(metadata)

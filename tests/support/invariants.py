@@ -128,7 +128,7 @@ def broken_promises(state: State) -> Iterator[str]:
     if state.outbox:
         yield f"the outbox holds {state.outbox} rows"
     known = {job["id"] for job in state.jobs}
-    yield from (f"key of no job: {key}" for key in state.keys if key["job_id"] not in known)
+    yield from (f"key of no job: {key}" for key in state.keys if key["resource_id"] not in known)
 
 
 def _places(state: State) -> Iterator[str]:

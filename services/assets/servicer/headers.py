@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
+from libs.common import canonical
 from libs.common.auth import TEAM_PATTERN
 from libs.common.checks import Violations, checking
+from libs.common.request_keys import RequestKey
 from services.assets.domain import Slot
 from services.assets.filenames import clean_filename
 from services.assets.imaging import refusals
-from services.assets.store.keys import RequestKey
 from services.assets.usecases.generating import Generated
 from services.assets.usecases.uploading import Upload
 
@@ -45,16 +45,10 @@ def request_key(team: str, header: assets_pb2.UploadHeader) -> RequestKey:
 
     A replay is answered from the header alone, so that must say which bytes are meant.
     """
-    with checking() as check:
-        check.request_id(header.request_id)
-        if header.request_id:
+    if header.request_id:
+        with checking() as check:
             check_sha256(check, header.sha256, "header.sha256")
-    body = assets_pb2.UploadHeader()
-    body.CopyFrom(header)
-    body.DiscardUnknownFields()
-    body.ClearField("request_id")
-    canonical = body.SerializeToString(deterministic=True)
-    return RequestKey(team, header.request_id, hashlib.sha256(canonical).hexdigest())
+    return canonical.request_key(team, "UploadFile", header)
 
 
 def upload_of(header: assets_pb2.UploadHeader, max_bytes: int) -> Upload:

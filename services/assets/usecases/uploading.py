@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from libs.common import request_keys
 from libs.common.db import Tx
-from libs.common.errors import AlreadyExistsError, NotFoundError
+from libs.common.errors import NotFoundError
+from libs.common.request_keys import RequestKey
+from services.assets import tables
 from services.assets.domain import File, FileKind, NewFile
 from services.assets.imaging import Inspected
 from services.assets.receiving import Chunks, Places, Received
-from services.assets.store import files, keys
-from services.assets.store.keys import RequestKey
+from services.assets.store import files
 from services.assets.usecases.deps import Deps, content_of, store
 
 
@@ -81,14 +83,10 @@ class UploadFile:
 
     async def _replay(self, key: RequestKey) -> File | None:
         async with self._deps.db.read(key.team) as tx:
-            kept = await keys.find(tx, key)
+            kept = await request_keys.find_same(tx, tables.idempotency_keys, key)
             if kept is None:
                 return None
-            if kept.header_hash != key.header_hash:
-                raise AlreadyExistsError(
-                    "the request_id was used with another header", reason="IDEMPOTENCY_KEY_REUSED"
-                )
-            file = await files.find(tx, key.team, kept.file_id)
+            file = await files.find(tx, key.team, kept.resource_id)
         if file is None:
             raise NotFoundError("file")
         return file
@@ -102,7 +100,9 @@ class UploadFile:
                 ),
             )
             assert file is not None  # its blob key is new, and it has no slot
-            if key.request_id and not await keys.add(tx, key, file.id):
+            if key.request_id and not await request_keys.claim(
+                tx, tables.idempotency_keys, key, file.id
+            ):
                 raise _KeyTakenError
             return file
 

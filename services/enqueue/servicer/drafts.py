@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
-from google.protobuf.message import Message
 
 from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.checks import Violations, checking
 from services.enqueue.domain import DraftRef, JobSpec, Labels
-from services.enqueue.store.keys import RequestKey
 from services.enqueue.usecases.enqueueing import Draft
 from services.enqueue.workflows import WORKFLOWS, Workflow
 
@@ -49,22 +46,6 @@ _LABELS = (
     "template_name",
     "source_task_id",
 )
-
-
-def request_key(team: str, method: str, request: Any) -> RequestKey:
-    """The caller's key and the hash of the rest of the request, in canonical form."""
-    with checking() as check:
-        check.request_id(request.request_id)
-    body = type(request)()
-    body.CopyFrom(request)
-    body.ClearField("request_id")
-    canonical = _without_unknown(body).SerializeToString(deterministic=True)
-    return RequestKey(team, method, request.request_id, hashlib.sha256(canonical).hexdigest())
-
-
-def _without_unknown(message: Message) -> Message:
-    message.DiscardUnknownFields()
-    return message
 
 
 def generation_draft(team: str, request: enqueue_pb2.EnqueueGenerationRequest) -> Draft:

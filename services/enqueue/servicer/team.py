@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2
 
 from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc, job_pb2
 from libs.common.auth import current_caller
+from libs.common.canonical import request_key
 from libs.common.checks import Violations, checking
 from libs.common.paging import PageTokens, page_size
 from services.enqueue.domain import JobState
@@ -23,7 +24,6 @@ from services.enqueue.servicer.drafts import (
     MAX_LABEL_CHARS,
     edit_draft,
     generation_draft,
-    request_key,
 )
 from services.enqueue.store.jobs import JobFilter
 from services.enqueue.usecases import explaining, reading

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from libs.common.db import Tx
+from libs.common.errors import FieldViolation, InvalidArgumentError
 from services.enqueue import tables
 from services.enqueue.domain import (
     ArchiveState,
@@ -180,6 +181,13 @@ async def page(
     return await find_many(tx, ids, team)
 
 
+async def last_sequence(tx: Tx, job_id: int, team: str) -> int | None:
+    """The number of a team's job's last event; None where the team has no such job."""
+    statement = sa.select(_jobs.c.last_sequence).where(_jobs.c.id == job_id, _jobs.c.team == team)
+    sequence: int | None = await tx.scalar(statement)
+    return sequence
+
+
 async def with_images(tx: Tx, job: Job) -> Job:
     """The job with its images read."""
     return replace(job, images=(await images_of(tx, [job.id])).get(job.id, ()))
@@ -337,19 +345,28 @@ async def requeue(
 
 
 async def settle_image(tx: Tx, job_id: int, index: int, values: dict[str, Any]) -> Image | None:
-    """Settles a PENDING slot with these columns; None when it is settled or missing."""
-    row = (
-        await tx.execute(
-            sa.update(_images)
-            .where(
-                _images.c.job_id == job_id,
-                _images.c.image_index == index,
-                _images.c.state == ImageState.PENDING,
-            )
-            .values(values)
-            .returning(_images)
+    """Settles a PENDING slot with these columns; None when it is settled or missing.
+
+    Raises InvalidArgumentError when the file stands in another slot.
+    """
+    statement = (
+        sa.update(_images)
+        .where(
+            _images.c.job_id == job_id,
+            _images.c.image_index == index,
+            _images.c.state == ImageState.PENDING,
         )
-    ).one_or_none()
+        .values(values)
+        .returning(_images)
+    )
+    try:
+        row = (await tx.execute(statement)).one_or_none()
+    except sa.exc.IntegrityError:
+        # images_file is the one constraint that a worker's values can meet.
+        raise InvalidArgumentError(
+            "the file stands in another slot",
+            violations=[FieldViolation("file_id", "stands in another slot")],
+        ) from None
     return image_of(row) if row else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from libs.common.broker import Message
-from libs.common.errors import InvalidArgumentError, NotFoundError
+from libs.common.errors import FailedPreconditionError, NotFoundError
 from services.enqueue.domain import Archive, ArchiveState, EventKind, Fault, JobState
 from services.enqueue.store import archives, events, jobs
 from services.enqueue.store.events import NewEvent
@@ -15,14 +15,16 @@ async def record_archive(deps: Deps, team: str, job_id: int, archive: Archive) -
 
     Raises:
         NotFoundError: no such job of the team.
-        InvalidArgumentError: the job has not ended.
+        FailedPreconditionError: ARCHIVE_NOT_APPLICABLE, the job has not ended or was canceled.
     """
     async with deps.db.duty() as tx:
         job = await jobs.lock(tx, job_id)
         if job is None or job.spec.team != team:
             raise NotFoundError("job")
         if not job.terminal or job.state is JobState.CANCELED:
-            raise InvalidArgumentError("a job in this state has no archive")
+            raise FailedPreconditionError(
+                "a job in this state has no archive", reason="ARCHIVE_NOT_APPLICABLE"
+            )
         if job.archive.state is ArchiveState.READY or job.archive == archive:
             return
         recorded = await archives.record(tx, job_id, archive)

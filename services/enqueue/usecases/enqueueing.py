@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from libs.common import request_keys
 from libs.common.clock import Clock
 from libs.common.db import Tx
 from libs.common.errors import (
@@ -17,12 +18,13 @@ from libs.common.errors import (
     ResourceExhaustedError,
 )
 from libs.common.ids import Ids
+from libs.common.request_keys import KeptKey, RequestKey, check_same
+from services.enqueue import tables
 from services.enqueue.domain import DraftRef, EventKind, InputImage, Job, JobSpec, Moodboard
 from services.enqueue.group_commit import GroupCommit
-from services.enqueue.store import admission, events, jobs, keys
+from services.enqueue.store import admission, events, jobs
 from services.enqueue.store.admission import Places
 from services.enqueue.store.events import NewEvent
-from services.enqueue.store.keys import KeptKey, RequestKey
 from services.enqueue.usecases.deps import Deps, send
 from services.enqueue.workflows import WORKFLOWS
 
@@ -104,11 +106,8 @@ class EnqueueJob:
 
     async def _replay(self, key: RequestKey) -> Job | None:
         async with self._deps.db.read(key.team) as tx:
-            kept = (await keys.find(tx, [key.name])).get(key.name)
-            if kept is None:
-                return None
-            _check_same(key, kept)
-            return await jobs.find(tx, kept.job_id, key.team)
+            kept = await request_keys.find_same(tx, tables.idempotency_keys, key)
+            return await jobs.find(tx, kept.resource_id, key.team) if kept else None
 
     async def _check_depth(self, team: str) -> None:
         """Refuses a team with too many waiting jobs.
@@ -147,7 +146,8 @@ class EnqueueJob:
             if not teams <= self._known_teams:
                 await admission.ensure_teams(tx, teams)
             limits = await admission.lock_teams(tx, teams)
-            kept = await keys.find(tx, {i.key.name for i in group if i.key.request_id})
+            names = {i.key.name for i in group if i.key.request_id}
+            kept = await request_keys.find(tx, tables.idempotency_keys, names)
             fresh, repeats = _split(group, kept)
             stored = await self._add(tx, [group[i] for i in fresh], limits) if fresh else []
             self._deps.crash.here("E2")
@@ -174,9 +174,8 @@ class EnqueueJob:
             ring=deps.limits.first_ring_seconds,
         )
         await events.add(tx, [event for job in stored for event in _first_events(job)])
-        await keys.add(
-            tx, [(i.key, j.id) for i, j in zip(items, stored, strict=True) if i.key.request_id]
-        )
+        named = [(i.key, j.id) for i, j in zip(items, stored, strict=True) if i.key.request_id]
+        await request_keys.add(tx, tables.idempotency_keys, named)
         announcer = deps.announcer
         messages = [announcer.enqueued(j.id, j.spec.team, j.spec.pin_token) for j in stored]
         messages += [announcer.doorbell(j) for j in stored if j.admitted_at is not None]
@@ -223,13 +222,6 @@ def _at_fields(error: InvalidArgumentError, refs: Sequence[DraftRef]) -> Invalid
     return InvalidArgumentError(error.message, reason=reason, violations=violations)
 
 
-def _check_same(key: RequestKey, kept: KeptKey) -> None:
-    if key.body_hash != kept.body_hash:
-        raise AlreadyExistsError(
-            "the request_id was used with another body", reason="IDEMPOTENCY_KEY_REUSED"
-        )
-
-
 def _split(
     group: Sequence[NewJob], kept: Mapping[tuple[str, str, str], KeptKey]
 ) -> tuple[list[int], list[int]]:
@@ -272,7 +264,7 @@ async def _repeated(
         first = next(item.key for item in group if item.key.name == key.name)
         known = KeptKey(first.body_hash, made[key.name].id)
     try:
-        _check_same(key, known)
+        check_same(key, known)
     except AlreadyExistsError as error:
         return error
-    return await jobs.find(tx, known.job_id, key.team) or NotFoundError("job")
+    return await jobs.find(tx, known.resource_id, key.team) or NotFoundError("job")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from services.enqueue.domain import Event, Job, JobState
+from libs.common.errors import FailedPreconditionError, NotFoundError
+from services.enqueue.domain import Event, Job, JobState, cursor_past_end
 from services.enqueue.store import events, jobs
 from services.enqueue.store.jobs import JobFilter
 from services.enqueue.usecases.deps import Deps, end_job, lock_team
@@ -36,9 +36,7 @@ async def list_events(
         if job is None:
             raise NotFoundError("job")
         if after > job.last_sequence:
-            raise InvalidArgumentError(
-                "after_sequence is past the last event", reason="CURSOR_PAST_END"
-            )
+            raise cursor_past_end()
         found = await events.after(tx, job_id, after, limit + 1, team=team)
     return found[:limit], len(found) > limit
 

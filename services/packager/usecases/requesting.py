@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from libs.common import request_keys
 from libs.common.db import Tx
-from libs.common.errors import AlreadyExistsError, NotFoundError
+from libs.common.errors import NotFoundError
+from libs.common.request_keys import RequestKey
+from services.packager import tables
 from services.packager.domain import Archive, ArchiveState, EndedJob
-from services.packager.store import archives, keys
-from services.packager.store.keys import KeptKey, RequestKey
+from services.packager.store import archives
 from services.packager.usecases.deps import Deps
 
 
@@ -78,22 +80,14 @@ class CreateArchive:
                 tx.on_commit(self._deps.wake_builder)
                 again = await archives.try_again(tx, key.team, archive.id)
                 archive = again or await archives.find(tx, key.team, archive.id) or archive
-            if key.request_id and not await keys.add(tx, key, archive.id):
+            if key.request_id and not await request_keys.claim(
+                tx, tables.idempotency_keys, key, archive.id
+            ):
                 return await _replay(tx, key) or archive  # the same call, at the same time
         return archive
 
 
 async def _replay(tx: Tx, key: RequestKey) -> Archive | None:
     """What the key made before, as it is now."""
-    kept = await keys.find(tx, key) if key.request_id else None
-    if kept is None:
-        return None
-    _check_same(key, kept)
-    return await archives.find(tx, key.team, kept.archive_id)
-
-
-def _check_same(key: RequestKey, kept: KeptKey) -> None:
-    if key.body_hash != kept.body_hash:
-        raise AlreadyExistsError(
-            "the request_id was used with another body", reason="IDEMPOTENCY_KEY_REUSED"
-        )
+    kept = await request_keys.find_same(tx, tables.idempotency_keys, key)
+    return await archives.find(tx, key.team, kept.resource_id) if kept else None

@@ -231,7 +231,6 @@ async def test_slots_and_files_of_other_jobs(house: House) -> None:
         await worker.finish(job.id, fence + 1)
 
 
-@pytest.mark.xfail(strict=True, reason="the use case lets the unique file's IntegrityError through")
 async def test_another_jobs_file_is_no_image_of_this_one(house: House) -> None:
     team, worker = house.team(), house.worker()
     one, two = await team.generate(), await team.generate()
@@ -250,11 +249,6 @@ async def test_a_cursor_past_the_end(house: House, door: grpc.aio.Channel) -> No
         assert (got.code, got.reason) == ("INVALID_ARGUMENT", "CURSOR_PAST_END")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="a cursor that will be refused sets what the hub believes was sent to all",
-)
 async def test_a_strangers_cursor_does_not_silence_a_watch(house: House) -> None:
     job = await house.team().generate()
     hub = house.app.hub

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from libs.common import request_keys
 from libs.common.db import Database
 from services.enqueue import tables
-from services.enqueue.store import admission, events, jobs, keys
+from services.enqueue.store import admission, events, jobs
 from services.enqueue.store.jobs import JobFilter
 from tests.integration.enqueue.house import CLOCK, open_house
 from tests.support.databases import DatabaseUrls
@@ -221,7 +222,12 @@ async def test_the_wall_holds_where_a_query_forgets_the_team(urls: DatabaseUrls)
             assert await jobs.team_of(tx, red[0]) is None
             assert await jobs.page(tx, "red", JobFilter(), before_id=None, limit=10) == []
             assert await events.after(tx, red[0], 0, 100, team="red") == []
-            assert await keys.find(tx, [("red", "EnqueueGeneration", "a")]) == {}
+            assert (
+                await request_keys.find(
+                    tx, tables.idempotency_keys, [("red", "EnqueueGeneration", "a")]
+                )
+                == {}
+            )
             assert await admission.waiting_count(tx, "red", 10) == 0
         async with db.transaction("blue") as tx:
             assert await jobs.lock(tx, red[1]) is None

@@ -96,9 +96,10 @@ def _the_rest() -> None:
     op.create_table(
         "idempotency_keys",
         sa.Column("team", sa.Text, primary_key=True),
+        sa.Column("method", sa.Text, primary_key=True),
         sa.Column("request_id", sa.Text, primary_key=True),
-        sa.Column("header_hash", sa.Text, nullable=False),
-        sa.Column("file_id", sa.BigInteger, nullable=False),
+        sa.Column("body_hash", sa.Text, nullable=False),
+        sa.Column("resource_id", sa.BigInteger, nullable=False),
         sa.Column("created_at", Instant, nullable=False),
     )
     op.create_table(

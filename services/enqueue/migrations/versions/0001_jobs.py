@@ -162,7 +162,7 @@ def _the_rest() -> None:
         sa.Column("method", sa.Text, primary_key=True),
         sa.Column("request_id", sa.Text, primary_key=True),
         sa.Column("body_hash", sa.Text, nullable=False),
-        sa.Column("job_id", sa.BigInteger, nullable=False),
+        sa.Column("resource_id", sa.BigInteger, nullable=False),
         sa.Column("created_at", Instant, nullable=False),
     )
     op.create_table(

@@ -63,7 +63,7 @@ def upgrade() -> None:
         sa.Column("method", sa.Text, primary_key=True),
         sa.Column("request_id", sa.Text, primary_key=True),
         sa.Column("body_hash", sa.Text, nullable=False),
-        sa.Column("archive_id", sa.BigInteger, nullable=False),
+        sa.Column("resource_id", sa.BigInteger, nullable=False),
         sa.Column("created_at", Instant, nullable=False),
     )
     wall("archives", "packager")
