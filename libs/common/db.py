@@ -211,7 +211,9 @@ class Database:
                 # A caller that is canceled now must not leave it open whether we committed:
                 # the commit and its hooks run to their end in a task of their own.
                 await asyncio.shield(
-                    self._commits.spawn(self._commit(connection, tx), name="db.commit")
+                    self._commits.spawn(
+                        self._commit(connection, tx), name="db.commit", awaited=True
+                    )
                 )
 
     async def _commit(self, connection: AsyncConnection, tx: Tx) -> None:

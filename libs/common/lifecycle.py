@@ -56,15 +56,18 @@ class TaskOwner:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Starts work as a task of this owner."""
+    def spawn(
+        self, work: Coroutine[Any, Any, Any], *, name: str, awaited: bool = False
+    ) -> asyncio.Task[Any]:
+        """Starts work as a task of this owner; `awaited`: the caller sees its fault itself."""
         task = asyncio.create_task(work, name=name)  # noqa: TID251 - the one home of tasks
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
+        if not awaited:
+            task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error(
                 "task.failed",

@@ -163,7 +163,7 @@ def build(
         Owned(assets),
         wakeups,
         relaying,
-        *_duties(deps, settings, clock, ids),
+        *_duties(deps, settings, clock, ids, workers_are_dead=embedded),
         hub,
         enqueue.commits,
         server,
@@ -185,9 +185,11 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _duties(deps: Deps, settings: Settings, clock: Clock, ids: Ids) -> list[Duty]:
+def _duties(
+    deps: Deps, settings: Settings, clock: Clock, ids: Ids, *, workers_are_dead: bool
+) -> list[Duty]:
     every = min(1.0, settings.sweep_seconds)
-    reaper = relay.Reaper(deps, clock, every)
+    reaper = relay.Reaper(deps, clock, every, workers_are_dead=workers_are_dead)
     return [
         Duty("reaper", reaper.round, floor_seconds=every, ids=ids),
         Duty("sweep", lambda: relay.sweep(deps), floor_seconds=settings.sweep_seconds, ids=ids),

@@ -15,30 +15,43 @@ WORKER_MEMORY_SECONDS = 24 * 3600.0
 class Reaper:
     """Takes jobs from workers that stopped renewing.
 
-    After this process was away itself (its database was, or it was stopped), it waits one lease
-    length before it takes anything: workers could not renew in that time.
+    Nobody could renew while this process was away (just started, its database gone, itself
+    stopped). So after that it waits one lease length, in which the living renew; and what has run
+    out then is taken without counting a lost worker: the outage was ours.
+
+    Args:
+        deps: shared means.
+        clock: monotonic time.
+        every_seconds: the duty's floor; much longer between two rounds means: was away.
+        workers_are_dead: at the start of an embedded house there is nobody to wait for.
     """
 
-    def __init__(self, deps: Deps, clock: Clock, every_seconds: float) -> None:
+    def __init__(
+        self, deps: Deps, clock: Clock, every_seconds: float, *, workers_are_dead: bool
+    ) -> None:
         self._deps = deps
         self._clock = clock
-        self._every = every_seconds
-        self._last_round = float("-inf")
+        self._away_seconds = 3 * every_seconds + 2.0
+        self._last_round = clock.monotonic() if workers_are_dead else float("-inf")
         self._hold_until = float("-inf")
+        self._outage = False
 
     async def round(self) -> bool:
         """One look; True when there may be more."""
         now = self._clock.monotonic()
-        was_away = now - self._last_round > 3 * self._every + 2.0
-        if was_away and self._last_round > float("-inf"):
-            self._hold_until = now + self._deps.limits.lease_seconds
         async with self._deps.db.read_all() as tx:
             found = await leases.expired(tx, BATCH)
-        if now >= self._hold_until:
-            for lease in found:
-                await expire_lease(self._deps, lease)
+        if now - self._last_round > self._away_seconds:
+            self._hold_until = now + self._deps.limits.lease_seconds
+            self._outage = True
         self._last_round = self._clock.monotonic()
-        return len(found) == BATCH and now >= self._hold_until
+        if now < self._hold_until:
+            return False
+        for lease in found:
+            await expire_lease(self._deps, lease, blame=not self._outage)
+        more = len(found) == BATCH
+        self._outage = self._outage and more
+        return more
 
 
 async def sweep(deps: Deps) -> bool:

@@ -74,6 +74,8 @@ class CommandWatcher:
                 await self._listen()
             except (ContentshopError, TimeoutError) as error:
                 log.debug("commands.ended", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - a worker without ears must not go on so
+                log.warning("commands.fault", error=type(error).__name__)
             self._failures += 1
             await self._clock.sleep(self._backoff.wait(self._failures, self._ids))
 

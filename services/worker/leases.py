@@ -104,9 +104,10 @@ class LeaseKeeper:
             renewal = await self._leases.renew(
                 held, self._lanes, self._hand.slots, timeout_seconds=timeout
             )
-        except ContentshopError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the leases were not renewed
             self._failures += 1
-            level = "warning" if self._failures == 1 else "debug"
+            expected = isinstance(error, ContentshopError) and self._failures > 1
+            level = "debug" if expected else "warning"
             getattr(log, level)("leases.not_renewed", error=type(error).__name__)
             self._drop_expired()
             return

@@ -24,6 +24,8 @@ from tests.support.seaweed import SeaweedServer
 
 LOG_CHARS = 4_000  # shown of each process when a measure fails
 ANSWER_BYTES = 2**26  # thousands of times are one line
+# Who acts as a worker by RPCs renews nothing.
+LONG_LEASE = {"LEASE_SECONDS": "600"}
 TEAMS = [f"team-{number}" for number in range(16)]
 
 

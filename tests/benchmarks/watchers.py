@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.benchmarks import machine
 from tests.benchmarks.figures import Report, Target, median, percentile
-from tests.benchmarks.houses import BenchFleet, Loader, fleet
+from tests.benchmarks.houses import LONG_LEASE, BenchFleet, Loader, fleet
 from tests.benchmarks.plan import Bench
 
 WATCHER_KIB = 32.0
@@ -22,7 +22,11 @@ async def measure(bench: Bench, report: Report) -> None:
     """Adds the rows of `watchers`."""
     watchers = bench.pick(full=5000, quick=1000)
     beat = bench.pick(full=15.0, quick=3.0)
-    settings = {"HEARTBEAT_SECONDS": str(beat)}
+    settings = {
+        "HEARTBEAT_SECONDS": str(beat),
+        "MAX_STREAMS_PER_TEAM": str(watchers + 100),
+        **LONG_LEASE,
+    }
     async with (
         fleet(bench.servers, "assets", "enqueue", settings=settings) as house,
         Loader() as driver,

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.benchmarks.enqueueing import BENCH_TABLE
 from tests.benchmarks.figures import Report, Target, median, percentile
-from tests.benchmarks.houses import BenchFleet, Loader, fleet
+from tests.benchmarks.houses import LONG_LEASE, BenchFleet, Loader, fleet
 from tests.benchmarks.load.hints import WAYS
 from tests.benchmarks.plan import Bench
 
@@ -25,7 +25,7 @@ async def measure(bench: Bench, report: Report) -> None:
     """Adds the rows of `watch`."""
     samples: dict[str, list[dict[str, float]]] = {}
     async with (
-        fleet(bench.servers, "assets", "enqueue") as house,
+        fleet(bench.servers, "assets", "enqueue", settings=LONG_LEASE) as house,
         Loader() as driver,
         Loader() as here,
         Loader() as there,

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.benchmarks import machine
 from tests.benchmarks.figures import Report, Target, median
-from tests.benchmarks.houses import BenchFleet, Loader, fleet, scratch_folder
+from tests.benchmarks.houses import LONG_LEASE, BenchFleet, Loader, fleet, scratch_folder
 from tests.benchmarks.plan import Bench
 from tests.support.eventually import eventually
 
@@ -34,7 +34,7 @@ async def measure(bench: Bench, report: Report) -> None:
 
 async def _store(bench: Bench, report: Report, store: str, mebibytes: int) -> None:
     s3 = store == "s3"
-    settings = {"LOG_LEVEL": "debug", "PACKAGER_SWEEP_SECONDS": "0.1"}
+    settings = {"LOG_LEVEL": "debug", "PACKAGER_SWEEP_SECONDS": "0.1", **LONG_LEASE}
     services = ("assets", "enqueue", "packager")
     async with (
         fleet(bench.servers, *services, s3=s3, settings=settings) as house,

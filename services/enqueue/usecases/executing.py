@@ -229,8 +229,11 @@ async def _requeue_in_place(
     wake(tx, deps, [job_id])
 
 
-async def expire_lease(deps: Deps, lease: leases.ExpiredLease) -> None:
-    """Takes a job from a worker that stopped renewing: back to the queue, or FAILED."""
+async def expire_lease(deps: Deps, lease: leases.ExpiredLease, *, blame: bool = True) -> None:
+    """Takes a job from a worker that stopped renewing: back to the queue, or FAILED.
+
+    Without blame (enqueue itself was away) no lost worker is counted.
+    """
     fault = Fault(Outcome.WORKER_LOST.value, "the worker was lost while it made this job")
     async with deps.db.duty() as tx:
         team_limit = await lock_team(tx, lease.team)
@@ -238,10 +241,10 @@ async def expire_lease(deps: Deps, lease: leases.ExpiredLease) -> None:
             return
         job = await jobs.lock(tx, lease.job_id)
         assert job is not None  # locked by still_expired
-        if job.lost_workers + 1 >= deps.limits.max_lost_workers:
+        if blame and job.lost_workers + 1 >= deps.limits.max_lost_workers:
             await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit)
         else:
-            await _requeue_in_place(tx, deps, job.id, fault, lost=1)
+            await _requeue_in_place(tx, deps, job.id, fault, lost=int(blame))
     deps.crash.here("E11")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import uvloop
 
+from libs.common import logs
 from tests.benchmarks.load import acting, calls, copying, hints, watching
 from tests.benchmarks.load.tools import Tools
 
@@ -25,6 +26,7 @@ SCENARIOS = {scenario.__name__: scenario for scenario in _ALL}
 
 
 async def serve() -> None:
+    logs.configure("load", level="warning", json=False)  # to stderr: stdout is the answers'
     tools = Tools()
     while line := await asyncio.to_thread(sys.stdin.readline):
         asked = json.loads(line)

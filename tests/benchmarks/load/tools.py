@@ -12,7 +12,7 @@ import grpc
 
 from libs.common.auth import mint_user_token, service_tokens
 from libs.common.clock import SystemClock
-from libs.common.grpc_client import RpcClient, open_channel
+from libs.common.grpc_client import CHANNEL_OPTIONS, RpcClient
 from libs.common.lifecycle import TaskOwner
 from tests.benchmarks.figures import percentile
 from tests.support.fleet import AUTH_SECRET, SERVICE_SECRET
@@ -44,7 +44,10 @@ class Tools:
         """A connection that is kept; another number is another one."""
         key = (target, number)
         if key not in self._channels:
-            self._channels[key] = open_channel(target)
+            # Channels to one target share a connection unless told not to, and that takes
+            # 1,000 streams.
+            own = ("grpc.use_local_subchannel_pool", 1)
+            self._channels[key] = grpc.aio.insecure_channel(target, options=(*CHANNEL_OPTIONS, own))
         return self._channels[key]
 
     def team(self, target: str, team: str, number: int = 0) -> RpcClient:

@@ -13,6 +13,7 @@ from tests.benchmarks.load.tools import CALL_SECONDS, Tools, wall_seconds
 
 STREAMS_PER_CHANNEL = 900  # the server takes 1,000
 OPEN_AT_ONCE = 100
+OPEN_SECONDS = 120
 WATCH_JOB = "/contentshop.enqueue.v1.EnqueueService/WatchJob"
 
 
@@ -72,18 +73,24 @@ async def crowd_open(
     async def watch(number: int) -> None:
         await places.acquire()
         here = False
-        async for message in _open(tools, target, 1 + number % channels, job, team):
-            if here:
-                crowd.got.append((message, wall_seconds()))
-            elif not job or _is_snapshot(message):
-                here = True
+        try:
+            async for message in _open(tools, target, 1 + number % channels, job, team):
+                if here:
+                    crowd.got.append((message, wall_seconds()))
+                elif not job or _is_snapshot(message):
+                    here = True
+                    places.release()
+                    opened.release()
+        finally:
+            if not here:  # it was refused: who waits for all looks
                 places.release()
                 opened.release()
 
     crowd.work = [tools.tasks.spawn(watch(n), name="crowd") for n in range(watchers)]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(OPEN_SECONDS):
         for _ in range(watchers):
             await opened.acquire()
+    _raise_faults(crowd.work)
 
 
 def _open(tools: Tools, target: str, number: int, job: int, team: str) -> Any:
@@ -94,6 +101,12 @@ def _open(tools: Tools, target: str, number: int, job: int, team: str) -> Any:
     method: Any = client.channel.unary_stream(WATCH_JOB)
     request = enqueue_pb2.WatchJobRequest(job_id=job).SerializeToString()
     return client.stream(method, request)
+
+
+def _raise_faults(work: list[asyncio.Task[Any]]) -> None:
+    for task in work:
+        if task.done():
+            task.result()
 
 
 def _is_snapshot(message: bytes) -> bool:

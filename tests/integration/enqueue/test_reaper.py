@@ -1,0 +1,118 @@
+"""The reaper after an outage of its own: it waits a lease, and blames nobody for what ran out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from libs.common.crash import CrashPoints
+from libs.common.db import Database
+from services.enqueue.domain import InputImage, JobSpec, JobState, Labels
+from services.enqueue.gateways import ProtoAnnouncer
+from services.enqueue.relay import Reaper
+from services.enqueue.store import admission, jobs, leases
+from services.enqueue.usecases.deps import Deps, Limits
+from services.enqueue.usecases.executing import claim_job
+from services.enqueue.wakeups import LocalWakeups
+from tests.fakes.clock import ManualClock
+from tests.integration.enqueue.house import CLOCK
+from tests.support.databases import DatabaseUrls
+from tests.support.eventually import eventually
+
+LEASE_SECONDS = 0.1  # of the claim, by the database's clock; the reaper's rounds are by hand
+AWAY_SECONDS = 60.0
+SPEC = JobSpec(
+    team="red",
+    type="image_generation",
+    quality="fast",
+    format="png",
+    schema_key="apparel.catalog.v1",
+    values={},
+    aspect_ratio="",
+    count=1,
+    inputs=(InputImage("product", 1),),
+    moodboard=None,
+    prompt="a shirt",
+    priority=0,
+    labels=Labels(),
+    pin_token="p" * 32,
+)
+
+
+@dataclass
+class Scene:
+    """The use cases on a database, without any duty but the reaper a test winds by hand."""
+
+    deps: Deps
+    clock: ManualClock
+
+    def reaper(self, *, workers_are_dead: bool = False) -> Reaper:
+        return Reaper(self.deps, self.clock, 1.0, workers_are_dead=workers_are_dead)
+
+    async def expired_job(self) -> int:
+        """A running job whose lease has run out."""
+        async with self.deps.db.transaction("red") as tx:
+            await admission.ensure_teams(tx, ["red"])
+            [job] = await jobs.add(
+                tx, [SPEC], admitted={SPEC.pin_token}, max_attempts=3, ring=3600.0
+            )
+        await claim_job(self.deps, job.id, "c1", "w1")
+
+        async def is_expired() -> bool:
+            async with self.deps.db.read_all() as tx:
+                return bool(await leases.expired(tx, 10))
+
+        await eventually(is_expired, timeout_seconds=5)
+        return job.id
+
+    async def standing(self, job_id: int) -> tuple[int, JobState]:
+        """How many workers it lost, and its state."""
+        async with self.deps.db.read("red") as tx:
+            job = await jobs.find(tx, job_id, "red")
+        assert job is not None
+        return job.lost_workers, job.state
+
+
+@pytest.fixture
+async def scene(urls: DatabaseUrls) -> AsyncIterator[Scene]:
+    db = Database(urls.app, duty_url=urls.duty, clock=CLOCK)
+    deps = Deps(
+        db=db,
+        announcer=ProtoAnnouncer(),
+        wakeups=LocalWakeups(),
+        wake_relay=lambda: None,
+        limits=Limits(lease_seconds=LEASE_SECONDS),
+        crash=CrashPoints(""),
+    )
+    yield Scene(deps, ManualClock())
+    await db.stop()
+
+
+async def hold(scene: Scene, reaper: Reaper, job_id: int) -> None:
+    """The first round after an outage only looks; the next, a lease later, takes."""
+    await reaper.round()
+    assert await scene.standing(job_id) == (0, JobState.RUNNING)
+    scene.clock.move(LEASE_SECONDS)
+    await reaper.round()
+    assert await scene.standing(job_id) == (0, JobState.QUEUED)
+
+
+async def test_a_fresh_reaper_waits_a_lease_and_then_blames_nobody(scene: Scene) -> None:
+    job_id = await scene.expired_job()
+    await hold(scene, scene.reaper(), job_id)
+
+
+async def test_an_outage_in_between_is_treated_alike(scene: Scene) -> None:
+    reaper = scene.reaper(workers_are_dead=True)
+    await reaper.round()
+    job_id = await scene.expired_job()
+    scene.clock.move(AWAY_SECONDS)
+    await hold(scene, reaper, job_id)
+
+
+async def test_without_an_outage_a_silent_worker_is_counted_at_once(scene: Scene) -> None:
+    job_id = await scene.expired_job()
+    await scene.reaper(workers_are_dead=True).round()
+    assert await scene.standing(job_id) == (1, JobState.QUEUED)
