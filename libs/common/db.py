@@ -11,6 +11,7 @@ Store functions take a `Tx` and never commit. Nothing may await the network insi
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
@@ -33,6 +34,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND = timedelta(microseconds=1)
 _RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock timeout
 TEAMS_SETTING = "contentshop.teams"
+PING_AFTER_SECONDS = 5.0
 
 
 class Instant(sa.types.TypeDecorator[datetime]):
@@ -247,21 +249,45 @@ def _typed_faults() -> Iterator[None]:
         raise
 
 
+def _ping_when_idle(engine: AsyncEngine) -> None:
+    """Checks a connection before use when it was idle for a while.
+
+    A ping at every checkout would be a sixth of all round trips; one that breaks within
+    PING_AFTER_SECONDS is UNAVAILABLE once, and empties the pool.
+    """
+
+    def on_checkin(_connection: Any, record: Any) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    def on_checkout(connection: Any, record: Any, _proxy: Any) -> None:
+        since = record.info.get("idle_since")
+        if since is None or time.monotonic() - since < PING_AFTER_SECONDS:
+            return
+        try:
+            engine.sync_engine.dialect.do_ping(connection)
+        except Exception as error:
+            raise exc.DisconnectionError from error
+
+    event.listen(engine.sync_engine, "checkin", on_checkin)
+    event.listen(engine.sync_engine, "checkout", on_checkout)
+
+
 def _postgres_engine(url: str, pool_size: int, pool_wait_seconds: float) -> AsyncEngine:
     timeouts = (
         "-c statement_timeout=10000 -c lock_timeout=5000 "
         "-c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
     )
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_wait_seconds,
-        pool_pre_ping=True,
         pool_recycle=1800,
         hide_parameters=True,  # prompts and file names stay out of tracebacks, and so of logs
         connect_args={"connect_timeout": 2, "options": timeouts, "tcp_user_timeout": 5000},
     )
+    _ping_when_idle(engine)
+    return engine
 
 
 def _sqlite_engine(url: str, *, writer: bool) -> AsyncEngine:

@@ -18,7 +18,7 @@ from tests.support.databases import PostgresTemplates
 from tests.support.fleet import Fleet, Servers, _Part
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
-from tests.support.process import ServerProcess, StartError, server_folder
+from tests.support.process import ServerProcess, StartError
 from tests.support.rabbitmq import RabbitServer
 from tests.support.seaweed import SeaweedServer
 
@@ -171,15 +171,3 @@ class Loader:
         if self._process.returncode is None:
             self._process.kill()
             await self._process.wait()
-
-
-@asynccontextmanager
-async def scratch_folder() -> AsyncIterator[Path]:
-    """A folder for a measure's own files, on the disk of the servers'."""
-    import shutil  # noqa: PLC0415 - of this alone
-
-    folder = server_folder("bench")
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

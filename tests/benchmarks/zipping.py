@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import machine
 from tests.benchmarks.figures import Report, Target, median
-from tests.benchmarks.houses import LONG_LEASE, BenchFleet, Loader, fleet, scratch_folder
+from tests.benchmarks.houses import LONG_LEASE, BenchFleet, Loader, fleet
 from tests.benchmarks.plan import Bench
 from tests.support.eventually import eventually
 
@@ -39,7 +38,6 @@ async def _store(bench: Bench, report: Report, store: str, mebibytes: int) -> No
     async with (
         fleet(bench.servers, *services, s3=s3, settings=settings) as house,
         Loader() as loader,
-        scratch_folder() as scratch,
     ):
         photo = (await loader.ask("upload", target=house.target("assets"), teams=[TEAM]))[TEAM]
         await _job(house, loader, photo, 2, MIB)  # libraries get loaded
@@ -55,7 +53,7 @@ async def _store(bench: Bench, report: Report, store: str, mebibytes: int) -> No
         total_bytes = int(total[0][0])
         for _ in range(bench.pick(full=3, quick=1)):
             copies.append(
-                await _copy(house, loader, scratch, store=store, least=size // 2, most=total_bytes)
+                await _copy(house, loader, store=store, least=size // 2, most=total_bytes)
             )
             before = machine.cpu_seconds(pid)
             house.sql("packager", AGAIN, job)
@@ -111,14 +109,12 @@ def _build(house: BenchFleet) -> float:
     return took.total_seconds()
 
 
-async def _copy(
-    house: BenchFleet, loader: Loader, scratch: Path, *, store: str, least: int, most: int
-) -> float:
+async def _copy(house: BenchFleet, loader: Loader, *, store: str, least: int, most: int) -> float:
     """Seconds of a plain copy of the images' blobs into one file, or one object."""
     if store == "file":
         blobs = [path for path in (house.folder / "blobs").rglob("*") if path.is_file()]
         found = [p for p in blobs if least < p.stat().st_size < most]
-        args = {"sources": [str(path) for path in found], "target": str(scratch / "copy")}
+        args = {"sources": [str(path) for path in found], "target": str(house.folder / "copy")}
         return float(await loader.ask("copy_files", **args))
     client = house.servers.seaweed.client()
     objects = [

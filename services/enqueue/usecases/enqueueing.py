@@ -85,7 +85,7 @@ class EnqueueJob:
 
         Args:
             key: the caller's key; its request_id may be empty.
-            draft: checks the request's shape; called only when the key is new.
+            draft: checks the request's shape.
 
         Raises:
             AlreadyExistsError: IDEMPOTENCY_KEY_REUSED.
@@ -93,18 +93,25 @@ class EnqueueJob:
             ResourceExhaustedError: QUEUE_FULL.
             UnavailableError: nothing is known of the result; repeat with the same request_id.
         """
-        if key.request_id and (replayed := await self._replay(key)) is not None:
-            return replayed
         self._deps.crash.here("E1")
-        drafted = draft()
-        await self._check_depth(key.team)
         pin_token = self._ids.token()
-        file_ids = await self._resolve(key.team, drafted.refs, pin_token)
+        try:
+            drafted = draft()
+            await self._check_depth(key.team)
+            file_ids = await self._resolve(key.team, drafted.refs, pin_token)
+        except ContentshopError:
+            # A replay comes before any check: what no longer passes may have made its job before.
+            # Looked up only here and in the transaction, so that a new request pays for it once.
+            if (replayed := await self._replay(key)) is not None:
+                return replayed
+            raise
         job = await self.commits.submit(NewJob(_complete(drafted, file_ids, pin_token), key))
         self._deps.crash.here("E3")
         return job
 
     async def _replay(self, key: RequestKey) -> Job | None:
+        if not key.request_id:
+            return None
         async with self._deps.db.read(key.team) as tx:
             kept = await request_keys.find_same(tx, tables.idempotency_keys, key)
             return await jobs.find(tx, kept.resource_id, key.team) if kept else None
