@@ -20,7 +20,7 @@ from libs.common.errors import (
 from services.packager.app import build
 from services.packager.settings import Settings
 from tests.integration.packager.house import FAILED, House, check_archive, open_house
-from tests.support.databases import DatabaseUrls, sqlite_database
+from tests.support.databases import DatabaseUrls, PostgresTemplates, sqlite_database
 from tests.support.eventually import eventually
 
 
@@ -210,12 +210,11 @@ async def test_a_zip_that_kills_packagers_is_given_up(tmp_path: Path) -> None:
         assert house.assets.calls.count("BeginArchive") == 1
 
 
+@pytest.mark.real
 async def test_two_packagers_of_one_database_share_the_work(
-    urls: DatabaseUrls, tmp_path: Path
+    postgres_templates: PostgresTemplates, tmp_path: Path
 ) -> None:
-    if not urls.duty:
-        pytest.skip("SQLite has one packager")
-    async with open_house(urls, tmp_path) as house:
+    async with open_house(postgres_templates.database("packager"), tmp_path) as house:
         other = build(env.load(Settings, house.environ), broker=house.broker)
         await other.start()
         try:
