@@ -59,7 +59,7 @@ class DataFolder:
             CliError: another process holds it, or it cannot be made.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, _PRIVATE_FILE)
         except OSError as error:
             raise CliError(

@@ -105,19 +105,21 @@ def _took(job: job_pb2.Job) -> str:
 
 
 def job(job_id: int, *, data: Path | None, team: str | None, output: Output) -> ExitCode:
-    """Shows one job."""
+    """Shows one job, and why it is where it is."""
 
-    async def work() -> job_pb2.Job:
+    async def work() -> tuple[job_pb2.Job, str]:
         async with connect(data, team) as shop:
             request = enqueue_pb2.GetJobRequest(job_id=job_id)
             answer = await shop.enqueue.unary(lambda stub: stub.GetJob, request)
-            found: job_pb2.Job = answer.job
-            return found
+            why = enqueue_pb2.ExplainJobRequest(job_id=job_id)
+            explained = await shop.enqueue.unary(lambda stub: stub.ExplainJob, why)
+            return answer.job, explained.sentence
 
-    found = run(work())
+    found, sentence = run(work())
     if not output.as_json:
         _show(found, output)
-    output.result({"job": to_plain(found)})
+        output.say(sentence)
+    output.result({"job": to_plain(found), "explanation": sentence})
     return ExitCode.OK
 
 

@@ -25,7 +25,7 @@ from sqlalchemy.engine import CursorResult, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from libs.common.clock import Clock
-from libs.common.errors import AbortedError, UnavailableError
+from libs.common.errors import AbortedError, ResourceExhaustedError, UnavailableError
 from libs.common.lifecycle import TaskOwner
 
 log = structlog.get_logger()
@@ -33,6 +33,7 @@ log = structlog.get_logger()
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND = timedelta(microseconds=1)
 _RETRYABLE_STATES = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock timeout
+_DISK_FULL = "53100"
 TEAMS_SETTING = "contentshop.teams"
 PING_AFTER_SECONDS = 5.0
 
@@ -238,6 +239,13 @@ def _typed_faults() -> Iterator[None]:
     except exc.DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None)
         log.warning("db.fault", error=type(error.orig).__name__, sqlstate=state)
+        if state == _DISK_FULL or getattr(error.orig, "sqlite_errorname", "") == "SQLITE_FULL":
+            raise ResourceExhaustedError(
+                "the database has no room",
+                reason="STORAGE_FULL",
+                retry_after_seconds=30.0,
+                quota_subject="database storage",
+            ) from error
         if state in _RETRYABLE_STATES:
             raise AbortedError(
                 "the transaction met another one", retry_after_seconds=0.1

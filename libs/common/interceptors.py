@@ -1,7 +1,8 @@
 """The one server interceptor: who is calling, may they, decode, serve, and errors by one table.
 
-The order is that of BADINPUT.md. Requests reach the handlers decoded here, not by gRPC: its own
-decoding comes before authentication, and answers malformed bytes with an exception's text.
+Transport limits come first, then who is calling, whether they may, and what they say. Requests
+reach the handlers decoded here, not by gRPC: its own decoding comes before authentication, and
+answers malformed bytes with an exception's text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a generator try can end, and what follows: the one table of DESIGN §5.7.
+"""How a generator try can end, and what follows: the one table of it.
 
 Standard library only: enqueue, worker and the CLI share it.
 """

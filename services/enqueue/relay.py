@@ -23,7 +23,8 @@ class Reaper:
         deps: shared means.
         clock: monotonic time.
         every_seconds: the duty's floor; much longer between two rounds means: was away.
-        workers_are_dead: at the start of an embedded house there is nobody to wait for.
+        workers_are_dead: at the start of an embedded house there is nobody to wait for: its
+            first round takes, and blames nobody.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class Reaper:
         self._away_seconds = 3 * every_seconds + 2.0
         self._last_round = clock.monotonic() if workers_are_dead else float("-inf")
         self._hold_until = float("-inf")
-        self._outage = False
+        # What a house left running when it died is not the jobs' fault either.
+        self._outage = workers_are_dead
 
     async def round(self) -> bool:
         """One look; True when there may be more."""

@@ -224,9 +224,12 @@ def _at_fields(error: InvalidArgumentError, refs: Sequence[DraftRef]) -> Invalid
         FieldViolation(fields.get(v.field, v.field), v.description, v.reason)
         for v in error.violations
     ]
+    message = error.message
+    if len(violations) == 1:
+        message = f"{violations[0].field} {violations[0].description}"
     reasons = {v.reason for v in violations}
     reason = reasons.pop() if len(reasons) == 1 else error.reason
-    return InvalidArgumentError(error.message, reason=reason, violations=violations)
+    return InvalidArgumentError(message, reason=reason, violations=violations)
 
 
 def _split(

@@ -1,4 +1,4 @@
-"""Uploads over the wire: every refusal of BADINPUT.md, and nothing is left of any."""
+"""Uploads over the wire: every refusal there is, and nothing is left of any."""
 
 from __future__ import annotations
 

@@ -113,6 +113,14 @@ async def test_an_outage_in_between_is_treated_alike(scene: Scene) -> None:
 
 
 async def test_without_an_outage_a_silent_worker_is_counted_at_once(scene: Scene) -> None:
+    reaper = scene.reaper(workers_are_dead=True)
+    await reaper.round()
+    job_id = await scene.expired_job()
+    await reaper.round()
+    assert await scene.standing(job_id) == (1, JobState.QUEUED)
+
+
+async def test_a_house_that_died_blames_nobody_when_it_comes_back(scene: Scene) -> None:
     job_id = await scene.expired_job()
     await scene.reaper(workers_are_dead=True).round()
-    assert await scene.standing(job_id) == (1, JobState.QUEUED)
+    assert await scene.standing(job_id) == (0, JobState.QUEUED)
