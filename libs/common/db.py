@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -29,6 +29,8 @@ from libs.common.errors import AbortedError, ResourceExhaustedError, Unavailable
 from libs.common.lifecycle import TaskOwner
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 _MICROSECOND = timedelta(microseconds=1)
@@ -81,16 +83,43 @@ def id_column() -> sa.Column[int]:
 class Tx:
     """One open transaction: statements, the time, and what is to follow its commit."""
 
-    def __init__(self, connection: AsyncConnection, clock: Clock) -> None:
+    def __init__(self, connection: AsyncConnection, clock: Clock, tasks: TaskOwner) -> None:
         self._connection = connection
         self._clock = clock
+        self._tasks = tasks
         self.on_postgres = connection.dialect.name == "postgresql"
         self._after_commit: list[Callable[[], None]] = []
 
     async def execute(self, statement: Any, parameters: Any = None) -> CursorResult[Any]:
         """Runs one statement; database faults become typed errors, constraint ones pass."""
-        result: CursorResult[Any] = await self._connection.execute(statement, parameters)
+        work = self._connection.execute(statement, parameters)
+        result: CursorResult[Any] = await (work if self.on_postgres else self._whole(work))
         return result
+
+    async def begin(self) -> None:
+        """Begins at once, with the write lock on SQLite's writer; for Database alone."""
+        await self._whole(self._connection.begin())
+
+    async def _whole(self, work: Awaitable[T]) -> T:
+        """Awaits work to its end, also when we are canceled; then the cancellation goes on.
+
+        SQLite's statements run in a thread that no cancellation reaches. A connection given up in
+        the middle of one would keep the write lock, and with it the whole house.
+        """
+
+        async def run() -> T:
+            return await work
+
+        task = self._tasks.spawn(run(), name="db.statement", awaited=True)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # seen: the cancellation is what the caller hears of
+            raise
 
     async def scalar(self, statement: Any) -> Any:
         """The first column of the first row, or None."""
@@ -204,9 +233,9 @@ class Database:
     async def _open(self, engine: AsyncEngine, teams: Sequence[str] | None) -> AsyncIterator[Tx]:
         with _typed_faults():
             async with engine.connect() as connection:
-                tx = Tx(connection, self._clock)
+                tx = Tx(connection, self._clock, self._commits)
                 if not tx.on_postgres:
-                    await connection.begin()
+                    await tx.begin()
                 elif teams is not None:
                     # Set for this transaction alone; the policies read it.
                     await connection.execute(_SET_TEAMS, {"teams": ",".join(teams)})
