@@ -162,11 +162,11 @@ def _write_all(handle: int, views: list[memoryview]) -> None:
 
 def _publish(root: Path, temp: Path, target: Path) -> None:
     for left in reversed(range(_TRIES)):
-        _make_folders(root, target.parent)
         try:
+            _make_folders(root, target.parent)
             temp.rename(target)
         except FileNotFoundError:
-            if not left:  # otherwise the folder was pruned in between: once more
+            if not left:  # otherwise a folder was pruned in between: once more
                 raise
         else:
             _fsync_folder(target.parent)
