@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from libs.common.db import Tx
-from libs.common.errors import FieldViolation, InvalidArgumentError
 from services.enqueue import tables
 from services.enqueue.domain import (
     ArchiveState,
@@ -22,7 +21,8 @@ from services.enqueue.domain import (
     JobState,
     sources_of,
 )
-from services.enqueue.store.rows import image_of, job_of
+from services.enqueue.store import images
+from services.enqueue.store.rows import job_of
 
 _jobs = tables.jobs
 _images = tables.images
@@ -143,21 +143,8 @@ async def find_many(tx: Tx, job_ids: Collection[int], team: str | None = None) -
     if team is not None:
         statement = statement.where(_jobs.c.team == team)
     rows = (await tx.execute(statement)).all()
-    images = await images_of(tx, [row.id for row in rows])
-    return [job_of(row, images.get(row.id, ())) for row in rows]
-
-
-async def images_of(tx: Tx, job_ids: Collection[int]) -> dict[int, tuple[Image, ...]]:
-    """The slots of jobs, by index."""
-    rows = await tx.execute(
-        sa.select(_images)
-        .where(_images.c.job_id.in_(job_ids))
-        .order_by(_images.c.job_id, _images.c.image_index)
-    )
-    found: dict[int, list[Image]] = {}
-    for row in rows:
-        found.setdefault(row.job_id, []).append(image_of(row))
-    return {job_id: tuple(images) for job_id, images in found.items()}
+    found = await images.of_jobs(tx, [row.id for row in rows])
+    return [job_of(row, found.get(row.id, ())) for row in rows]
 
 
 async def page(
@@ -186,11 +173,6 @@ async def last_sequence(tx: Tx, job_id: int, team: str) -> int | None:
     statement = sa.select(_jobs.c.last_sequence).where(_jobs.c.id == job_id, _jobs.c.team == team)
     sequence: int | None = await tx.scalar(statement)
     return sequence
-
-
-async def with_images(tx: Tx, job: Job) -> Job:
-    """The job with its images read."""
-    return replace(job, images=(await images_of(tx, [job.id])).get(job.id, ()))
 
 
 async def lock(tx: Tx, job_id: int) -> Job | None:
@@ -342,64 +324,3 @@ async def requeue(
     ).one()
     assert keeps_place == (row.admitted_at is not None)
     return job_of(row)
-
-
-async def settle_image(tx: Tx, job_id: int, index: int, values: dict[str, Any]) -> Image | None:
-    """Settles a PENDING slot with these columns; None when it is settled or missing.
-
-    Raises InvalidArgumentError when the file stands in another slot.
-    """
-    statement = (
-        sa.update(_images)
-        .where(
-            _images.c.job_id == job_id,
-            _images.c.image_index == index,
-            _images.c.state == ImageState.PENDING,
-        )
-        .values(values)
-        .returning(_images)
-    )
-    try:
-        row = (await tx.execute(statement)).one_or_none()
-    except sa.exc.IntegrityError:
-        # images_file is the one constraint that a worker's values can meet.
-        raise InvalidArgumentError(
-            "the file stands in another slot",
-            violations=[FieldViolation("file_id", "stands in another slot")],
-        ) from None
-    return image_of(row) if row else None
-
-
-async def find_image(tx: Tx, job_id: int, index: int) -> Image | None:
-    """One slot."""
-    row = (
-        await tx.execute(
-            sa.select(_images).where(_images.c.job_id == job_id, _images.c.image_index == index)
-        )
-    ).one_or_none()
-    return image_of(row) if row else None
-
-
-async def cancel_pending_images(tx: Tx, job_id: int) -> None:
-    """PENDING slots of a canceled job → CANCELED."""
-    await tx.execute(
-        sa.update(_images)
-        .where(_images.c.job_id == job_id, _images.c.state == ImageState.PENDING)
-        .values(state=ImageState.CANCELED)
-    )
-
-
-async def fail_pending_images(tx: Tx, job_id: int, fault: Fault) -> int:
-    """PENDING slots of a job given up → FAILED; how many."""
-    changed = await tx.execute(
-        sa.update(_images)
-        .where(_images.c.job_id == job_id, _images.c.state == ImageState.PENDING)
-        .values(state=ImageState.FAILED, error_reason=fault.reason, error_message=fault.message)
-    )
-    if changed.rowcount:
-        await tx.execute(
-            sa.update(_jobs)
-            .where(_jobs.c.id == job_id)
-            .values(images_failed=_jobs.c.images_failed + changed.rowcount)
-        )
-    return changed.rowcount

@@ -5,7 +5,7 @@ from __future__ import annotations
 from libs.common.broker import Message
 from libs.common.errors import FailedPreconditionError, NotFoundError
 from services.enqueue.domain import Archive, ArchiveState, EventKind, Fault, JobState
-from services.enqueue.store import archives, events, jobs
+from services.enqueue.store import archives, events, images, jobs
 from services.enqueue.store.events import NewEvent
 from services.enqueue.usecases.deps import Deps, send, wake
 
@@ -71,7 +71,7 @@ async def ring_for_archives(deps: Deps, limit: int) -> bool:
                 )
                 wake(tx, deps, [job.id])
                 continue
-            whole = await jobs.with_images(tx, job)
+            whole = await images.of_job(tx, job)
             messages.append(deps.announcer.ended(whole))
             await archives.rung(tx, job.id, deps.limits.archive_ring_seconds * 2 ** (rings + 1))
         await send(tx, deps, messages)

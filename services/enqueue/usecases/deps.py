@@ -12,7 +12,7 @@ from libs.common.crash import CrashPoints
 from libs.common.db import Database, Tx
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
-from services.enqueue.store import admission, events, jobs
+from services.enqueue.store import admission, events, images, jobs
 from services.enqueue.store.events import NewEvent
 from services.enqueue.wakeups import Stop, WakeUp, Wakeups
 
@@ -112,9 +112,9 @@ async def end_job(
     """
     ring = deps.limits.archive_ring_seconds if wants_archive(state, job.spec.count) else None
     if state is JobState.CANCELED:
-        await jobs.cancel_pending_images(tx, job.id)
+        await images.cancel_pending(tx, job.id)
     elif fault is not None:
-        await jobs.fail_pending_images(tx, job.id, fault)
+        await images.fail_pending(tx, job.id, fault)
     ended = await jobs.end(tx, job.id, state, fault, archive_ring=ring)
     if ended is None:
         return None
@@ -131,7 +131,7 @@ async def end_job(
             )
         ],
     )
-    whole = await jobs.with_images(tx, ended)
+    whole = await images.of_job(tx, ended)
     await send(tx, deps, [deps.announcer.ended(whole)])
     await admit_more(tx, deps, job.spec.team, team_limit)
     wake(tx, deps, [job.id])

@@ -25,7 +25,7 @@ from services.enqueue.domain import (
     MadeImage,
     outcome_of,
 )
-from services.enqueue.store import events, jobs, leases
+from services.enqueue.store import events, images, jobs, leases
 from services.enqueue.store.events import NewEvent
 from services.enqueue.store.leases import Presence
 from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team, send, wake
@@ -61,7 +61,7 @@ async def claim_job(deps: Deps, job_id: int, claim_id: str, worker: str) -> Job:
         else:
             await _event(tx, job, EventKind.STARTED)
             wake(tx, deps, [job_id])
-        whole = await jobs.with_images(tx, job)
+        whole = await images.of_job(tx, job)
     deps.crash.here("E8")
     return whole
 
@@ -104,9 +104,9 @@ async def record_image(deps: Deps, held: Held, index: int, made: MadeImage) -> I
             "total_tokens": made.usage.total_tokens,
             "done_at": tx.now(),
         }
-        image = await jobs.settle_image(tx, job.id, index, values)
+        image = await images.settle(tx, job.id, index, values)
         if image is None:
-            image = await jobs.find_image(tx, job.id, index)
+            image = await images.find(tx, job.id, index)
         else:
             counted = await jobs.count_image(tx, job.id, done=1)
             await _event(tx, counted, EventKind.IMAGE_DONE, index, file_id=made.file_id)
@@ -126,9 +126,9 @@ async def record_image_failure(deps: Deps, held: Held, index: int, fault: Fault)
             "error_reason": fault.reason,
             "error_message": fault.message,
         }
-        image = await jobs.settle_image(tx, job.id, index, values)
+        image = await images.settle(tx, job.id, index, values)
         if image is None:
-            image = await jobs.find_image(tx, job.id, index)
+            image = await images.find(tx, job.id, index)
         else:
             counted = await jobs.count_image(tx, job.id, failed=1)
             await _event(tx, counted, EventKind.IMAGE_FAILED, index, fault=fault)
@@ -163,7 +163,7 @@ async def finish_job(deps: Deps, held: Held) -> JobState:
 
 async def _first_fault(tx: Tx, job: Job) -> Fault:
     """The job's error: the first failed image's reason, and how many failed."""
-    whole = await jobs.with_images(tx, job)
+    whole = await images.of_job(tx, job)
     failed = [image for image in whole.images if image.fault is not None]
     first = failed[0].fault
     assert first is not None

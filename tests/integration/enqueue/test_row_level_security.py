@@ -13,7 +13,7 @@ from psycopg import sql
 from libs.common import request_keys
 from libs.common.db import Database
 from services.enqueue import tables
-from services.enqueue.store import admission, events, jobs
+from services.enqueue.store import admission, events, images, jobs
 from services.enqueue.store.jobs import JobFilter
 from tests.integration.enqueue.house import CLOCK, open_house
 from tests.support.databases import DatabaseUrls
@@ -218,7 +218,7 @@ async def test_the_wall_holds_where_a_query_forgets_the_team(urls: DatabaseUrls)
         async with db.read("blue") as tx:
             assert await jobs.find(tx, red[0], team=None) is None
             assert await jobs.find(tx, red[0], team="red") is None
-            assert await jobs.images_of(tx, red) == {}
+            assert await images.of_jobs(tx, red) == {}
             assert await jobs.team_of(tx, red[0]) is None
             assert await jobs.page(tx, "red", JobFilter(), before_id=None, limit=10) == []
             assert await events.after(tx, red[0], 0, 100, team="red") == []
@@ -232,7 +232,7 @@ async def test_the_wall_holds_where_a_query_forgets_the_team(urls: DatabaseUrls)
         async with db.transaction("blue") as tx:
             assert await jobs.lock(tx, red[1]) is None
             assert await admission.lock_teams(tx, ["red"]) == {}
-            await jobs.cancel_pending_images(tx, red[1])
+            await images.cancel_pending(tx, red[1])
         async with db.duty() as tx:
             assert await jobs.find(tx, red[1]) == next(j for j in everything if j.id == red[1])
     finally:
