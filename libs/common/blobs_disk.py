@@ -24,7 +24,7 @@ from libs.common.errors import (
 TEMP_FOLDER = ".tmp"
 COALESCE_BYTES = 256 * 1024  # smaller parts are gathered, so that a write is worth its call
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
-_TRIES = 8  # of a race with the pruning of an empty folder, or with the sweep
+_TRIES = 8  # of a race with the sweep
 
 
 class AbandonedError(Exception):
@@ -161,16 +161,36 @@ def _write_all(handle: int, views: list[memoryview]) -> None:
 
 
 def _publish(root: Path, temp: Path, target: Path) -> None:
-    for left in reversed(range(_TRIES)):
-        try:
-            _make_folders(root, target.parent)
-            temp.rename(target)
-        except FileNotFoundError:
-            if not left:  # otherwise a folder was pruned in between: once more
-                raise
-        else:
-            _fsync_folder(target.parent)
-            return
+    with _folders_kept(root):
+        _make_folders(root, target.parent)
+        temp.rename(target)
+        _fsync_folder(target.parent)
+
+
+@contextmanager
+def _folders_kept(root: Path) -> Iterator[None]:
+    """While inside, no process prunes a folder: many may be inside, pruning is alone or not at all.
+
+    The lock is the kernel's, on the root itself, so that it ends with a process that is killed.
+    """
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _prune(root: Path, folder: Path) -> None:
+    """Removes folders that are empty, upwards; leaves them where somebody is publishing."""
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while folder != root:
+            folder.rmdir()
+            folder = folder.parent
+    finally:
+        os.close(handle)
 
 
 def _make_folders(root: Path, folder: Path) -> None:
@@ -283,11 +303,8 @@ def delete_blob(root: Path, key: str) -> None:
         path.unlink()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, NotFoundError):
         return
-    with suppress(OSError):  # not empty, or gone already
-        for folder in path.parents:
-            if folder == root:
-                return
-            folder.rmdir()
+    with suppress(OSError):  # not empty, gone already, or somebody publishes now
+        _prune(root, path.parent)
 
 
 def scan(root: Path, prefix: str) -> Iterator[BlobStat]:

@@ -53,8 +53,9 @@ class Owned:
 class TaskOwner:
     """Owns background tasks: faults are logged, and none outlives `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cancel_again_seconds: float = 5.0) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._cancel_again_seconds = cancel_again_seconds
 
     def spawn(
         self, work: Coroutine[Any, Any, Any], *, name: str, awaited: bool = False
@@ -77,11 +78,21 @@ class TaskOwner:
             )
 
     async def close(self) -> None:
-        """Cancels what still runs and waits for its end."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancels what still runs and waits for its end.
+
+        A library may lose a cancellation (`asyncio.wait_for` of Python 3.11 does, when its answer
+        comes in the same turn): who has not ended after a while is told again.
+        """
+        pending = set(self._tasks)
+        while pending:
+            for task in pending:
+                task.cancel()
+            done, pending = await asyncio.wait(pending, timeout=self._cancel_again_seconds)
+            for task in done:
+                if not task.cancelled():
+                    task.exception()  # seen: who awaits it is going too
+            for task in pending:
+                log.warning("task.not_ending", task=task.get_name())
 
 
 class Duty:

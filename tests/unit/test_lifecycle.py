@@ -166,3 +166,21 @@ async def test_a_duty_stops_in_the_middle_of_a_round() -> None:
     async with asyncio.timeout(1):
         await duty.stop()
     assert ended.is_set()
+
+
+async def test_who_loses_a_cancellation_is_cancelled_again() -> None:
+    swallowed = asyncio.Event()
+
+    async def loses_one() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            swallowed.set()
+        await asyncio.get_running_loop().create_future()
+
+    owner = TaskOwner(cancel_again_seconds=0.01)
+    task = owner.spawn(loses_one(), name="loses one")
+    await asyncio.sleep(0)
+    await owner.close()
+    assert swallowed.is_set()
+    assert task.cancelled()
