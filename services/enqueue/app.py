@@ -22,7 +22,7 @@ from libs.common.outbox import Relay
 from libs.common.paging import PageTokens
 from services.enqueue import relay, tables
 from services.enqueue.gateways import AssetsGateway, ProtoAnnouncer
-from services.enqueue.servicer import EnqueueServicer, ExecutionServicer
+from services.enqueue.servicer import EnqueueServicer, ExecutionServicer, Means
 from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
 from services.enqueue.usecases.deps import Deps, Limits
@@ -134,7 +134,7 @@ def build(
         ),
     )
     enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids)
-    team_door = EnqueueServicer(deps, enqueue, hub, PageTokens(settings.service_secret))
+    team_door = EnqueueServicer(Means(deps, enqueue, hub, PageTokens(settings.service_secret)))
     worker_door = ExecutionServicer(deps, commands)
 
     def register(server: grpc.aio.Server) -> None:

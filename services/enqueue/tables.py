@@ -16,11 +16,21 @@ teams = sa.Table(
     sa.Column("team", sa.Text, primary_key=True),
     # NULL: the service's default. Live jobs at most.
     sa.Column("max_live_jobs", sa.Integer),
+    # NULL: the service's default. Calls per minute and process at most.
+    sa.Column("calls_per_minute", sa.Integer),
     sa.Column("created_at", Instant, nullable=False),
 )
 
 _LIVE = sa.text("admitted_at IS NOT NULL AND state IN ('QUEUED', 'RUNNING')")
 _WAITING = sa.text("admitted_at IS NULL AND state = 'QUEUED'")
+_IN_BATCH = sa.text("batch_id IS NOT NULL")
+_RETRY = sa.text("retry_of IS NOT NULL AND state <> 'CANCELED'")
+_DEAD = sa.text("dead")
+_ENDED = sa.text("finished_at IS NOT NULL")
+_DONE = sa.text("done_at IS NOT NULL")
+_CAPTURES = sa.text("kind = 'CAPTURE'")
+_HOLDS = sa.text("kind = 'HOLD'")
+_RELEASES = sa.text("kind = 'RELEASE'")
 
 jobs = sa.Table(
     "jobs",
@@ -80,6 +90,31 @@ jobs = sa.Table(
     sa.Column("archive_error_message", sa.Text),
     sa.Column("archive_rings", sa.Integer, nullable=False),
     sa.Column("archive_ring_at", Instant),
+    # Where it belongs; NULL: nowhere, the default folder, no moodboard.
+    sa.Column("batch_id", sa.BigInteger),
+    sa.Column("variant_index", sa.Integer),
+    sa.Column("retry_of", sa.BigInteger),
+    sa.Column("folder_id", sa.BigInteger),
+    sa.Column("moodboard_id", sa.BigInteger),
+    # A retry of the missing images alone: which of how many images of the first job they are.
+    sa.Column("shots", Json),
+    sa.Column("shots_of", sa.Integer),
+    # The prompt's enhancement; the milliseconds say that it is settled.
+    sa.Column("prompt_strategy", sa.Text, nullable=False, server_default="NONE"),
+    sa.Column("prompt_enhanced", sa.Text),
+    sa.Column("prompt_enhance_ms", sa.BigInteger),
+    # Credits held at enqueue and given back at the end; NULL: the team has no account, not ended.
+    sa.Column("credits_held", sa.BigInteger),
+    sa.Column("credits_released", sa.BigInteger),
+    # FAILED because attempts or workers were used up.
+    sa.Column("dead", sa.Boolean, nullable=False, server_default=sa.false()),
+    # What a person said.
+    sa.Column("review_state", sa.Text, nullable=False, server_default="PENDING"),
+    sa.Column("reviewer", sa.Text),
+    sa.Column("reviewed_at", Instant),
+    sa.Column("review_notes", sa.Text),
+    # The governor made its worker wait until then.
+    sa.Column("rate_wait_until", Instant),
     sa.CheckConstraint(
         "state IN ('QUEUED','RUNNING','SUCCEEDED','FAILED','CANCELED')", name="jobs_state_known"
     ),
@@ -119,6 +154,18 @@ jobs = sa.Table(
         postgresql_where=sa.text("archive_ring_at IS NOT NULL"),
         sqlite_where=sa.text("archive_ring_at IS NOT NULL"),
     ),
+    sa.Index(
+        "jobs_by_batch",
+        "batch_id",
+        "variant_index",
+        postgresql_where=_IN_BATCH,
+        sqlite_where=_IN_BATCH,
+    ),
+    # One retry at a time; a canceled one makes room.
+    sa.Index("jobs_retry", "retry_of", unique=True, postgresql_where=_RETRY, sqlite_where=_RETRY),
+    sa.Index("jobs_dead", "id", postgresql_where=_DEAD, sqlite_where=_DEAD),
+    # For metrics and retention.
+    sa.Index("jobs_finished", "finished_at", postgresql_where=_ENDED, sqlite_where=_ENDED),
     sqlite_autoincrement=True,
 )
 
@@ -148,11 +195,14 @@ images = sa.Table(
     sa.Column("error_reason", sa.Text),
     sa.Column("error_message", sa.Text),
     sa.Column("done_at", Instant),
+    sa.Column("cost_micros", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("rating", sa.Integer, nullable=False, server_default=sa.text("0")),  # 0: none
     sa.CheckConstraint(
         "state IN ('PENDING','DONE','FAILED','CANCELED')", name="images_state_known"
     ),
     sa.CheckConstraint("state <> 'DONE' OR file_id IS NOT NULL", name="images_done_has_file"),
     sa.UniqueConstraint("file_id", name="images_file"),  # a file stands in one slot alone
+    sa.Index("images_done", "team", "done_at", postgresql_where=_DONE, sqlite_where=_DONE),
 )
 
 events = sa.Table(
@@ -173,6 +223,130 @@ events = sa.Table(
     sa.Column("attempt", sa.Integer, nullable=False),
     sa.Column("error_reason", sa.Text),
     sa.Column("error_message", sa.Text),
+    sa.Column("batch_id", sa.BigInteger),  # the job's; NULL: none
+    # For cursors over many jobs: on PostgreSQL the transaction's id, on SQLite the next number.
+    sa.Column("commit_order", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Index("events_by_team", "team", "commit_order", "job_id", "sequence"),
+    sa.Index(
+        "events_by_batch",
+        "batch_id",
+        "commit_order",
+        "job_id",
+        "sequence",
+        postgresql_where=_IN_BATCH,
+        sqlite_where=_IN_BATCH,
+    ),
+)
+
+batches = sa.Table(
+    "batches",
+    metadata,
+    id_column(),
+    sa.Column("team", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Index("batches_by_team", "team", "id"),
+    sqlite_autoincrement=True,
+)
+
+# One row per team that pays. granted = available + held + captured, always.
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("team", sa.Text, primary_key=True),
+    sa.Column("granted", sa.BigInteger, nullable=False),
+    sa.Column("available", sa.BigInteger, nullable=False),
+    sa.Column("held", sa.BigInteger, nullable=False),
+    sa.Column("captured", sa.BigInteger, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.CheckConstraint(
+        "available >= 0 AND held >= 0 AND captured >= 0", name="accounts_never_negative"
+    ),
+    sa.CheckConstraint("granted = available + held + captured", name="accounts_sum_up"),
+)
+
+# The ledger: appended to, never changed. It outlives its jobs.
+credit_entries = sa.Table(
+    "credit_entries",
+    metadata,
+    id_column(),
+    sa.Column("team", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("job_id", sa.BigInteger),
+    sa.Column("image_index", sa.Integer),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    sa.CheckConstraint(
+        "kind IN ('GRANT','HOLD','CAPTURE','RELEASE')", name="credit_entries_kind_known"
+    ),
+    sa.CheckConstraint("amount >= 0", name="credit_entries_amount"),
+    sa.Index("credit_entries_by_team", "team", "id"),
+    sa.Index("credit_entries_by_job", "job_id"),
+    sa.Index(
+        "credit_entries_capture",
+        "job_id",
+        "image_index",
+        unique=True,
+        postgresql_where=_CAPTURES,
+        sqlite_where=_CAPTURES,
+    ),
+    sa.Index(
+        "credit_entries_hold",
+        "job_id",
+        unique=True,
+        postgresql_where=_HOLDS,
+        sqlite_where=_HOLDS,
+    ),
+    sa.Index(
+        "credit_entries_release",
+        "job_id",
+        unique=True,
+        postgresql_where=_RELEASES,
+        sqlite_where=_RELEASES,
+    ),
+    sqlite_autoincrement=True,
+)
+
+# Lanes an operator has paused; others have no row.
+paused_lanes = sa.Table(
+    "paused_lanes",
+    metadata,
+    sa.Column("lane", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("paused_at", Instant, nullable=False),
+)
+
+# The governor's state, one row per model.
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("calls_per_minute_limit", sa.Integer, nullable=False),  # 0: no limit
+    sa.Column("calls_per_minute", sa.Float, nullable=False),  # now; 0: no limit
+    sa.Column("tokens", sa.Float, nullable=False),
+    sa.Column("refilled_at", Instant, nullable=False),
+    sa.Column("blocked_until", Instant),
+    sa.Column("slowed_at", Instant),  # the last 429
+    sa.Column("failures", sa.Integer, nullable=False),  # in a row
+    sa.Column("circuit", sa.Text, nullable=False),
+    sa.Column("probe_until", Instant),  # HALF_OPEN: one call is under way
+    sa.CheckConstraint("circuit IN ('CLOSED','OPEN','HALF_OPEN')", name="models_circuit_known"),
+)
+
+audit_entries = sa.Table(
+    "audit_entries",
+    metadata,
+    id_column(),
+    sa.Column("team", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("job_id", sa.BigInteger),
+    sa.Column("details", Json, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    sa.Index("audit_entries_by_team", "team", "id"),
+    sa.Index("audit_entries_by_job", "job_id"),
+    sqlite_autoincrement=True,
 )
 
 idempotency_keys = request_keys_table(metadata)

@@ -1,6 +1,13 @@
 """The gRPC doors of enqueue: request → use case → response."""
 
+from contentshop.enqueue.v1 import enqueue_pb2_grpc
 from services.enqueue.servicer.execution import ExecutionServicer
-from services.enqueue.servicer.team import EnqueueServicer
+from services.enqueue.servicer.jobs import JobDoors
+from services.enqueue.servicer.means import Means
 
-__all__ = ["EnqueueServicer", "ExecutionServicer"]
+
+class EnqueueServicer(JobDoors, enqueue_pb2_grpc.EnqueueServiceServicer):
+    """Requests of teams: the parts, one per noun."""
+
+
+__all__ = ["EnqueueServicer", "ExecutionServicer", "Means"]

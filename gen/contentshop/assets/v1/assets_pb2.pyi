@@ -47,6 +47,37 @@ FILE_KIND_GENERATED: FileKind.ValueType  # 2
 FILE_KIND_ARCHIVE: FileKind.ValueType  # 3
 """A zip of a job's images."""
 
+class _FolderKind:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FolderKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_FolderKind.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    FOLDER_KIND_UNSPECIFIED: _FolderKind.ValueType  # 0
+    """Never sent."""
+    FOLDER_KIND_NAMED: _FolderKind.ValueType  # 1
+    """Made by the team."""
+    FOLDER_KIND_DEFAULT: _FolderKind.ValueType  # 2
+    """The team's default: where images go that have no other folder."""
+    FOLDER_KIND_BATCH: _FolderKind.ValueType  # 3
+    """All images of a batch."""
+    FOLDER_KIND_BATCH_VARIANT: _FolderKind.ValueType  # 4
+    """The images of one variant of a batch."""
+
+class FolderKind(_FolderKind, metaclass=_FolderKindEnumTypeWrapper):
+    """What a folder is."""
+
+FOLDER_KIND_UNSPECIFIED: FolderKind.ValueType  # 0
+"""Never sent."""
+FOLDER_KIND_NAMED: FolderKind.ValueType  # 1
+"""Made by the team."""
+FOLDER_KIND_DEFAULT: FolderKind.ValueType  # 2
+"""The team's default: where images go that have no other folder."""
+FOLDER_KIND_BATCH: FolderKind.ValueType  # 3
+"""All images of a batch."""
+FOLDER_KIND_BATCH_VARIANT: FolderKind.ValueType  # 4
+"""The images of one variant of a batch."""
+
 @typing.final
 class File(message.Message):
     """One immutable file."""
@@ -66,6 +97,8 @@ class File(message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     IMAGE_INDEX_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    PROVENANCE_FIELD_NUMBER: builtins.int
+    VARIANT_FIELD_NUMBER: builtins.int
     id: builtins.int
     """Identifies the file; from 1 up."""
     kind: FileKind.ValueType
@@ -90,9 +123,15 @@ class File(message.Message):
     """Which of the job's images it is, from 1; 0 for uploads and archives."""
     model: builtins.str
     """The model that made it; empty for uploads and archives."""
+    variant: builtins.str
+    """The shop's variant it was made for; empty for none."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """When it was stored."""
+
+    @builtins.property
+    def provenance(self) -> Provenance:
+        """Where it comes from; for generated files alone."""
 
     def __init__(
         self,
@@ -110,10 +149,90 @@ class File(message.Message):
         job_id: builtins.int = ...,
         image_index: builtins.int = ...,
         model: builtins.str = ...,
+        provenance: Provenance | None = ...,
+        variant: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "provenance", b"provenance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["content_type", b"content_type", "create_time", b"create_time", "filename", b"filename", "height", b"height", "id", b"id", "image_index", b"image_index", "job_id", b"job_id", "kind", b"kind", "model", b"model", "sha256", b"sha256", "size_bytes", b"size_bytes", "upload_url", b"upload_url", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content_type", b"content_type", "create_time", b"create_time", "filename", b"filename", "height", b"height", "id", b"id", "image_index", b"image_index", "job_id", b"job_id", "kind", b"kind", "model", b"model", "provenance", b"provenance", "sha256", b"sha256", "size_bytes", b"size_bytes", "upload_url", b"upload_url", "variant", b"variant", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Provenance(message.Message):
+    """Where a generated file comes from."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SOURCE_TASK_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: builtins.int
+    COST_MICROS_FIELD_NUMBER: builtins.int
+    BATCH_ID_FIELD_NUMBER: builtins.int
+    source_task_id: builtins.str
+    """The caller's task, as the job had it."""
+    attempt: builtins.int
+    """Which attempt of the job made it."""
+    prompt_tokens: builtins.int
+    """Tokens of prompt and references."""
+    output_tokens: builtins.int
+    """Tokens of the image."""
+    total_tokens: builtins.int
+    """All tokens."""
+    cost_micros: builtins.int
+    """What it cost, in millionths of the price list's currency; 0 where no price is set."""
+    batch_id: builtins.int
+    """The batch of its job; 0 for none."""
+    @builtins.property
+    def inputs(self) -> containers.RepeatedCompositeFieldContainer[ProvenanceInput]:
+        """What the generator saw, in its order."""
+
+    def __init__(
+        self,
+        *,
+        source_task_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        inputs: abc.Iterable[ProvenanceInput] | None = ...,
+        prompt_tokens: builtins.int = ...,
+        output_tokens: builtins.int = ...,
+        total_tokens: builtins.int = ...,
+        cost_micros: builtins.int = ...,
+        batch_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "batch_id", b"batch_id", "cost_micros", b"cost_micros", "inputs", b"inputs", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "source_task_id", b"source_task_id", "total_tokens", b"total_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ProvenanceInput(message.Message):
+    """One input of a generated file."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: builtins.int
+    FILE_ID_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    role: builtins.str
+    """product, model, background, base, reference, moodboard or avoid."""
+    file_id: builtins.int
+    """The file; it may be deleted since."""
+    sha256: builtins.str
+    """SHA-256 of its bytes, lower-case hex."""
+    def __init__(
+        self,
+        *,
+        role: builtins.str = ...,
+        file_id: builtins.int = ...,
+        sha256: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["file_id", b"file_id", "role", b"role", "sha256", b"sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,5 +554,878 @@ class DeleteFileResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Folder(message.Message):
+    """A set of files."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    BATCH_ID_FIELD_NUMBER: builtins.int
+    VARIANT_INDEX_FIELD_NUMBER: builtins.int
+    FILE_COUNT_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Identifies the folder; from 1 up."""
+    name: builtins.str
+    """For people; those of NAMED folders differ within a team."""
+    kind: FolderKind.ValueType
+    """What it is."""
+    batch_id: builtins.int
+    """The batch it belongs to; 0 for none."""
+    variant_index: builtins.int
+    """The variant's place in that batch; 0 for none."""
+    file_count: builtins.int
+    """How many files are in it."""
+    @builtins.property
+    def create_time(self) -> timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        name: builtins.str = ...,
+        kind: FolderKind.ValueType = ...,
+        batch_id: builtins.int = ...,
+        variant_index: builtins.int = ...,
+        file_count: builtins.int = ...,
+        create_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["batch_id", b"batch_id", "create_time", b"create_time", "file_count", b"file_count", "id", b"id", "kind", b"kind", "name", b"name", "variant_index", b"variant_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateFolderRequest(message.Message):
+    """A new folder."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Idempotency key, at most 64 ASCII characters; optional, and wise."""
+    name: builtins.str
+    """1 to 100 characters; cleaned like a file name."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateFolderResponse(message.Message):
+    """The folder."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def folder(self) -> Folder:
+        """The folder."""
+
+    def __init__(
+        self,
+        *,
+        folder: Folder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["folder", b"folder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folder", b"folder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetFolderRequest(message.Message):
+    """Which folder."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FOLDER_ID_FIELD_NUMBER: builtins.int
+    folder_id: builtins.int
+    """The folder's id."""
+    def __init__(
+        self,
+        *,
+        folder_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folder_id", b"folder_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetFolderResponse(message.Message):
+    """The folder."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FOLDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def folder(self) -> Folder:
+        """The folder."""
+
+    def __init__(
+        self,
+        *,
+        folder: Folder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["folder", b"folder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folder", b"folder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFoldersRequest(message.Message):
+    """Which page of which folders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    BATCH_ID_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """1 to 200; 0 means 50."""
+    page_token: builtins.str
+    """From the last answer; empty for the first page."""
+    batch_id: builtins.int
+    """Only those of this batch; 0 means all."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        batch_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["batch_id", b"batch_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFoldersResponse(message.Message):
+    """One page."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FOLDERS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty when this was the last page."""
+    @builtins.property
+    def folders(self) -> containers.RepeatedCompositeFieldContainer[Folder]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        folders: abc.Iterable[Folder] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folders", b"folders", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFolderFilesRequest(message.Message):
+    """Which page of which folder."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FOLDER_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    folder_id: builtins.int
+    """The folder's id."""
+    page_size: builtins.int
+    """1 to 200; 0 means 50."""
+    page_token: builtins.str
+    """From the last answer; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        folder_id: builtins.int = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folder_id", b"folder_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFolderFilesResponse(message.Message):
+    """One page."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FILES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty when this was the last page."""
+    @builtins.property
+    def files(self) -> containers.RepeatedCompositeFieldContainer[File]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        files: abc.Iterable[File] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["files", b"files", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class MoodboardContent(message.Message):
+    """What a moodboard holds."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    POSITIVE_FILE_IDS_FIELD_NUMBER: builtins.int
+    NEGATIVE_FILE_IDS_FIELD_NUMBER: builtins.int
+    BACKGROUND_FILE_ID_FIELD_NUMBER: builtins.int
+    MODEL_FILE_ID_FIELD_NUMBER: builtins.int
+    STYLE_APPENDIX_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """For people; 1 to 100 characters."""
+    background_file_id: builtins.int
+    """A scene, used where a request names none; 0 for none."""
+    model_file_id: builtins.int
+    """A person, used where a request names none; 0 for none."""
+    style_appendix: builtins.str
+    """Words added to the prompt; at most 1,000 characters."""
+    @builtins.property
+    def positive_file_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Pictures whose mood is wanted; at most 6."""
+
+    @builtins.property
+    def negative_file_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Pictures whose mood is not wanted; at most 2."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        positive_file_ids: abc.Iterable[builtins.int] | None = ...,
+        negative_file_ids: abc.Iterable[builtins.int] | None = ...,
+        background_file_id: builtins.int = ...,
+        model_file_id: builtins.int = ...,
+        style_appendix: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["background_file_id", b"background_file_id", "model_file_id", b"model_file_id", "name", b"name", "negative_file_ids", b"negative_file_ids", "positive_file_ids", b"positive_file_ids", "style_appendix", b"style_appendix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Moodboard(message.Message):
+    """A kept moodboard."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.int
+    """Identifies it; from 1 up."""
+    revision: builtins.int
+    """Grows with each change."""
+    @builtins.property
+    def content(self) -> MoodboardContent:
+        """What it holds."""
+
+    @builtins.property
+    def create_time(self) -> timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @builtins.property
+    def update_time(self) -> timestamp_pb2.Timestamp:
+        """When it was last changed."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.int = ...,
+        content: MoodboardContent | None = ...,
+        revision: builtins.int = ...,
+        create_time: timestamp_pb2.Timestamp | None = ...,
+        update_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["content", b"content", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "create_time", b"create_time", "id", b"id", "revision", b"revision", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateMoodboardRequest(message.Message):
+    """A new moodboard."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Idempotency key, at most 64 ASCII characters; optional, and wise."""
+    @builtins.property
+    def content(self) -> MoodboardContent:
+        """What it holds."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        content: MoodboardContent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateMoodboardResponse(message.Message):
+    """The moodboard."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOODBOARD_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def moodboard(self) -> Moodboard:
+        """The moodboard."""
+
+    def __init__(
+        self,
+        *,
+        moodboard: Moodboard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["moodboard", b"moodboard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["moodboard", b"moodboard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetMoodboardRequest(message.Message):
+    """Which moodboard."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOODBOARD_ID_FIELD_NUMBER: builtins.int
+    moodboard_id: builtins.int
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        moodboard_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["moodboard_id", b"moodboard_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetMoodboardResponse(message.Message):
+    """The moodboard."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOODBOARD_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def moodboard(self) -> Moodboard:
+        """The moodboard."""
+
+    def __init__(
+        self,
+        *,
+        moodboard: Moodboard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["moodboard", b"moodboard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["moodboard", b"moodboard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateMoodboardRequest(message.Message):
+    """Which moodboard, and what it is to hold."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOODBOARD_ID_FIELD_NUMBER: builtins.int
+    CONTENT_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
+    moodboard_id: builtins.int
+    """Its id."""
+    revision: builtins.int
+    """The revision this is based on; 0 for whatever there is."""
+    @builtins.property
+    def content(self) -> MoodboardContent:
+        """What it is to hold, whole."""
+
+    def __init__(
+        self,
+        *,
+        moodboard_id: builtins.int = ...,
+        content: MoodboardContent | None = ...,
+        revision: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["content", b"content"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content", b"content", "moodboard_id", b"moodboard_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateMoodboardResponse(message.Message):
+    """The moodboard."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOODBOARD_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def moodboard(self) -> Moodboard:
+        """The moodboard."""
+
+    def __init__(
+        self,
+        *,
+        moodboard: Moodboard | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["moodboard", b"moodboard"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["moodboard", b"moodboard"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListMoodboardsRequest(message.Message):
+    """Which page."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """1 to 200; 0 means 50."""
+    page_token: builtins.str
+    """From the last answer; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListMoodboardsResponse(message.Message):
+    """One page."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOODBOARDS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty when this was the last page."""
+    @builtins.property
+    def moodboards(self) -> containers.RepeatedCompositeFieldContainer[Moodboard]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        moodboards: abc.Iterable[Moodboard] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["moodboards", b"moodboards", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteMoodboardRequest(message.Message):
+    """Which moodboard."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MOODBOARD_ID_FIELD_NUMBER: builtins.int
+    moodboard_id: builtins.int
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        moodboard_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["moodboard_id", b"moodboard_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteMoodboardResponse(message.Message):
+    """Deleted."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Variant(message.Message):
+    """A variant of a product, as the shop knows it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    PRODUCT_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    IMAGE_FILE_ID_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    """The shop's own id; 1 to 200 characters. Jobs name it in their label `variant`."""
+    product: builtins.str
+    """The shop's product; at most 200 characters."""
+    title: builtins.str
+    """For people; at most 200 characters."""
+    image_file_id: builtins.int
+    """Its image; 0 for none."""
+    @builtins.property
+    def update_time(self) -> timestamp_pb2.Timestamp:
+        """When it was last put."""
+
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        product: builtins.str = ...,
+        title: builtins.str = ...,
+        image_file_id: builtins.int = ...,
+        update_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["id", b"id", "image_file_id", b"image_file_id", "product", b"product", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PutVariantsRequest(message.Message):
+    """Variants, new or changed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VARIANTS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def variants(self) -> containers.RepeatedCompositeFieldContainer[Variant]:
+        """1 to 500, ids different."""
+
+    def __init__(
+        self,
+        *,
+        variants: abc.Iterable[Variant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PutVariantsResponse(message.Message):
+    """As they stand."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VARIANTS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def variants(self) -> containers.RepeatedCompositeFieldContainer[Variant]:
+        """In the order asked."""
+
+    def __init__(
+        self,
+        *,
+        variants: abc.Iterable[Variant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListVariantsRequest(message.Message):
+    """Which page of which variants."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    PRODUCT_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """1 to 500; 0 means 100."""
+    page_token: builtins.str
+    """From the last answer; empty for the first page."""
+    product: builtins.str
+    """Only of this product; empty means all."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        product: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "product", b"product"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListVariantsResponse(message.Message):
+    """One page."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VARIANTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty when this was the last page."""
+    @builtins.property
+    def variants(self) -> containers.RepeatedCompositeFieldContainer[Variant]:
+        """By id."""
+
+    def __init__(
+        self,
+        *,
+        variants: abc.Iterable[Variant] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListImageCandidatesRequest(message.Message):
+    """Which variants."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VARIANT_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def variant_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """1 to 100 ids."""
+
+    def __init__(
+        self,
+        *,
+        variant_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["variant_ids", b"variant_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class VariantCandidates(message.Message):
+    """The candidates of one variant."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VARIANT_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    GENERATED_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def variant(self) -> Variant:
+        """The variant."""
+
+    @builtins.property
+    def image(self) -> File:
+        """Its own image, where it has one."""
+
+    @builtins.property
+    def generated(self) -> containers.RepeatedCompositeFieldContainer[File]:
+        """Generated for it, newest first; at most 50."""
+
+    def __init__(
+        self,
+        *,
+        variant: Variant | None = ...,
+        image: File | None = ...,
+        generated: abc.Iterable[File] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["image", b"image", "variant", b"variant"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["generated", b"generated", "image", b"image", "variant", b"variant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListImageCandidatesResponse(message.Message):
+    """The candidates."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VARIANTS_FIELD_NUMBER: builtins.int
+    UPLOADS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def variants(self) -> containers.RepeatedCompositeFieldContainer[VariantCandidates]:
+        """In the order asked; unknown ones left out."""
+
+    @builtins.property
+    def uploads(self) -> containers.RepeatedCompositeFieldContainer[File]:
+        """The team's newest uploads; at most 200."""
+
+    def __init__(
+        self,
+        *,
+        variants: abc.Iterable[VariantCandidates] | None = ...,
+        uploads: abc.Iterable[File] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["uploads", b"uploads", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetStorageRequest(message.Message):
+    """The caller's own team."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetStorageResponse(message.Message):
+    """What it stores."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STORED_BYTES_FIELD_NUMBER: builtins.int
+    MAX_STORED_BYTES_FIELD_NUMBER: builtins.int
+    stored_bytes: builtins.int
+    """Bytes of all its files, and of uploads under way."""
+    max_stored_bytes: builtins.int
+    """Bytes it may store; 0: no limit."""
+    def __init__(
+        self,
+        *,
+        stored_bytes: builtins.int = ...,
+        max_stored_bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["max_stored_bytes", b"max_stored_bytes", "stored_bytes", b"stored_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetTeamStorageRequest(message.Message):
+    """What to set."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEAM_FIELD_NUMBER: builtins.int
+    MAX_STORED_BYTES_FIELD_NUMBER: builtins.int
+    CALLS_PER_MINUTE_FIELD_NUMBER: builtins.int
+    team: builtins.str
+    """The team."""
+    max_stored_bytes: builtins.int
+    """Bytes at most."""
+    calls_per_minute: builtins.int
+    """Calls per minute at most, 1 to 1,000,000, per process of the service."""
+    def __init__(
+        self,
+        *,
+        team: builtins.str = ...,
+        max_stored_bytes: builtins.int | None = ...,
+        calls_per_minute: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_calls_per_minute", b"_calls_per_minute", "_max_stored_bytes", b"_max_stored_bytes", "calls_per_minute", b"calls_per_minute", "max_stored_bytes", b"max_stored_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_calls_per_minute", b"_calls_per_minute", "_max_stored_bytes", b"_max_stored_bytes", "calls_per_minute", b"calls_per_minute", "max_stored_bytes", b"max_stored_bytes", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__calls_per_minute: _TypeAlias = typing.Literal["calls_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__calls_per_minute: _TypeAlias = typing.Literal["_calls_per_minute", b"_calls_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__max_stored_bytes: _TypeAlias = typing.Literal["max_stored_bytes"]  # noqa: Y015
+    _WhichOneofArgType__max_stored_bytes: _TypeAlias = typing.Literal["_max_stored_bytes", b"_max_stored_bytes"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calls_per_minute) -> _WhichOneofReturnType__calls_per_minute | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_stored_bytes) -> _WhichOneofReturnType__max_stored_bytes | None: ...
+
+@typing.final
+class SetTeamStorageResponse(message.Message):
+    """The limits in force."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MAX_STORED_BYTES_FIELD_NUMBER: builtins.int
+    CALLS_PER_MINUTE_FIELD_NUMBER: builtins.int
+    max_stored_bytes: builtins.int
+    """Bytes at most; 0: no limit."""
+    calls_per_minute: builtins.int
+    """Calls per minute at most; 0: no limit."""
+    def __init__(
+        self,
+        *,
+        max_stored_bytes: builtins.int = ...,
+        calls_per_minute: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["calls_per_minute", b"calls_per_minute", "max_stored_bytes", b"max_stored_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

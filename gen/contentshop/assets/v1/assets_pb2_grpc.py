@@ -66,6 +66,71 @@ class AssetsServiceStub:
                 request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteFileRequest.SerializeToString,
                 response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteFileResponse.FromString,
                 _registered_method=True)
+        self.CreateFolder = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/CreateFolder',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateFolderRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateFolderResponse.FromString,
+                _registered_method=True)
+        self.GetFolder = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/GetFolder',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFolderRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFolderResponse.FromString,
+                _registered_method=True)
+        self.ListFolders = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/ListFolders',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFoldersRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFoldersResponse.FromString,
+                _registered_method=True)
+        self.ListFolderFiles = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/ListFolderFiles',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFolderFilesRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFolderFilesResponse.FromString,
+                _registered_method=True)
+        self.CreateMoodboard = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/CreateMoodboard',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateMoodboardRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateMoodboardResponse.FromString,
+                _registered_method=True)
+        self.GetMoodboard = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/GetMoodboard',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetMoodboardRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetMoodboardResponse.FromString,
+                _registered_method=True)
+        self.UpdateMoodboard = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/UpdateMoodboard',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UpdateMoodboardRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UpdateMoodboardResponse.FromString,
+                _registered_method=True)
+        self.ListMoodboards = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/ListMoodboards',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListMoodboardsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListMoodboardsResponse.FromString,
+                _registered_method=True)
+        self.DeleteMoodboard = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/DeleteMoodboard',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteMoodboardRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteMoodboardResponse.FromString,
+                _registered_method=True)
+        self.PutVariants = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/PutVariants',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.PutVariantsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.PutVariantsResponse.FromString,
+                _registered_method=True)
+        self.ListVariants = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/ListVariants',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListVariantsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListVariantsResponse.FromString,
+                _registered_method=True)
+        self.ListImageCandidates = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/ListImageCandidates',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListImageCandidatesRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListImageCandidatesResponse.FromString,
+                _registered_method=True)
+        self.GetStorage = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/GetStorage',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetStorageRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetStorageResponse.FromString,
+                _registered_method=True)
 
 
 class AssetsServiceServicer:
@@ -79,6 +144,7 @@ class AssetsServiceServicer:
         nothing behind the image's end), stripped of metadata without re-encoding, and turned upright.
         When this returns OK the file is durable; on any error nothing is kept.
 
+        RESOURCE_EXHAUSTED STORAGE_QUOTA: the team's stored bytes would be too many.
         INVALID_ARGUMENT: FILE_TOO_LARGE, EMPTY_FILE, UNSUPPORTED_IMAGE_TYPE, TYPE_MISMATCH,
         TRAILING_DATA, IMAGE_TOO_LARGE, ANIMATED_NOT_ALLOWED, IMAGE_CORRUPT, BAD_FILENAME,
         CHECKSUM_MISMATCH, or a header out of place. DEADLINE_EXCEEDED UPLOAD_STALLED: 15 s without
@@ -107,6 +173,8 @@ class AssetsServiceServicer:
     def DownloadFile(self, request, context):
         """A file's bytes: first a message with the facts, then chunks. NOT_FOUND. DATA_LOSS: the
         stored bytes do not match their checksum; what came so far must be thrown away.
+        FAILED_PRECONDITION NOT_APPROVED: the service hides unreviewed images, and a review has not
+        approved this one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,7 +182,8 @@ class AssetsServiceServicer:
 
     def CreateDownloadUrl(self, request, context):
         """A URL a browser can fetch for some minutes without a token.
-        FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use DownloadFile.
+        FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use DownloadFile;
+        NOT_APPROVED, as DownloadFile.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,7 +191,103 @@ class AssetsServiceServicer:
 
     def DeleteFile(self, request, context):
         """Deletes a file; from then on it is NOT_FOUND. Deleting it again is NOT_FOUND.
-        FAILED_PRECONDITION FILE_IN_USE: a live job uses it; try again when the job has ended.
+        FAILED_PRECONDITION FILE_IN_USE: a live job or a moodboard uses it; try again later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateFolder(self, request, context):
+        """A folder: a set of files under a name. INVALID_ARGUMENT; ALREADY_EXISTS FOLDER_EXISTS: the
+        team has one of this name, or IDEMPOTENCY_KEY_REUSED; RESOURCE_EXHAUSTED TOO_MANY_FOLDERS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFolder(self, request, context):
+        """One folder. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFolders(self, request, context):
+        """The team's folders, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFolderFiles(self, request, context):
+        """The files in a folder, newest first, in pages. NOT_FOUND. INVALID_ARGUMENT BAD_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateMoodboard(self, request, context):
+        """Keeps a moodboard. INVALID_ARGUMENT with field violations, as for image references;
+        ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED; RESOURCE_EXHAUSTED TOO_MANY_MOODBOARDS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMoodboard(self, request, context):
+        """One moodboard. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateMoodboard(self, request, context):
+        """Replaces what the moodboard holds, whole. Jobs keep the snapshot they took. NOT_FOUND.
+        INVALID_ARGUMENT. ABORTED STALE_REVISION: it was changed since `revision`; read it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMoodboards(self, request, context):
+        """The team's moodboards, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteMoodboard(self, request, context):
+        """Deletes a moodboard; its files stay. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PutVariants(self, request, context):
+        """Puts the shop's variants, 1 to 500 at a time, new or changed; what is not named stays. May be
+        repeated. INVALID_ARGUMENT with field violations; RESOURCE_EXHAUSTED TOO_MANY_VARIANTS.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVariants(self, request, context):
+        """The team's variants by id, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListImageCandidates(self, request, context):
+        """Which images could stand for variants: each one's own image, its 50 newest generated images,
+        and the team's 200 newest uploads. Unknown variants are left out. INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStorage(self, request, context):
+        """How many bytes the team stores, and how many it may. What is being uploaded counts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -160,6 +325,71 @@ def add_AssetsServiceServicer_to_server(servicer, server):
                     servicer.DeleteFile,
                     request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteFileRequest.FromString,
                     response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteFileResponse.SerializeToString,
+            ),
+            'CreateFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateFolder,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateFolderRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateFolderResponse.SerializeToString,
+            ),
+            'GetFolder': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFolder,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFolderRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFolderResponse.SerializeToString,
+            ),
+            'ListFolders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFolders,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFoldersRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFoldersResponse.SerializeToString,
+            ),
+            'ListFolderFiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFolderFiles,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFolderFilesRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFolderFilesResponse.SerializeToString,
+            ),
+            'CreateMoodboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateMoodboard,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateMoodboardRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateMoodboardResponse.SerializeToString,
+            ),
+            'GetMoodboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMoodboard,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetMoodboardRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetMoodboardResponse.SerializeToString,
+            ),
+            'UpdateMoodboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateMoodboard,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UpdateMoodboardRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UpdateMoodboardResponse.SerializeToString,
+            ),
+            'ListMoodboards': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMoodboards,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListMoodboardsRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListMoodboardsResponse.SerializeToString,
+            ),
+            'DeleteMoodboard': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteMoodboard,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteMoodboardRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteMoodboardResponse.SerializeToString,
+            ),
+            'PutVariants': grpc.unary_unary_rpc_method_handler(
+                    servicer.PutVariants,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.PutVariantsRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.PutVariantsResponse.SerializeToString,
+            ),
+            'ListVariants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVariants,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListVariantsRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListVariantsResponse.SerializeToString,
+            ),
+            'ListImageCandidates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImageCandidates,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListImageCandidatesRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.ListImageCandidatesResponse.SerializeToString,
+            ),
+            'GetStorage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStorage,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetStorageRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetStorageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -326,6 +556,434 @@ class AssetsService:
             '/contentshop.assets.v1.AssetsService/DeleteFile',
             contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteFileRequest.SerializeToString,
             contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/CreateFolder',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateFolderRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateFolderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFolder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/GetFolder',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFolderRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFolderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFolders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/ListFolders',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFoldersRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFoldersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFolderFiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/ListFolderFiles',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFolderFilesRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListFolderFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateMoodboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/CreateMoodboard',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateMoodboardRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateMoodboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMoodboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/GetMoodboard',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.GetMoodboardRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.GetMoodboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateMoodboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/UpdateMoodboard',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.UpdateMoodboardRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.UpdateMoodboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMoodboards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/ListMoodboards',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListMoodboardsRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListMoodboardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteMoodboard(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/DeleteMoodboard',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteMoodboardRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.DeleteMoodboardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PutVariants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/PutVariants',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.PutVariantsRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.PutVariantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVariants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/ListVariants',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListVariantsRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListVariantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImageCandidates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/ListImageCandidates',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListImageCandidatesRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.ListImageCandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStorage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/GetStorage',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.GetStorageRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.GetStorageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class AssetsOpsServiceStub:
+    """The knobs of assets.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SetTeamStorage = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsOpsService/SetTeamStorage',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.SetTeamStorageRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.SetTeamStorageResponse.FromString,
+                _registered_method=True)
+
+
+class AssetsOpsServiceServicer:
+    """The knobs of assets.
+    """
+
+    def SetTeamStorage(self, request, context):
+        """Sets how many bytes a team may store and how many calls it may make; what is not set stays
+        as it is, 0 means the service's default again. INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_AssetsOpsServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SetTeamStorage': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetTeamStorage,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.SetTeamStorageRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.SetTeamStorageResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'contentshop.assets.v1.AssetsOpsService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('contentshop.assets.v1.AssetsOpsService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class AssetsOpsService:
+    """The knobs of assets.
+    """
+
+    @staticmethod
+    def SetTeamStorage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsOpsService/SetTeamStorage',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.SetTeamStorageRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.SetTeamStorageResponse.FromString,
             options,
             channel_credentials,
             insecure,

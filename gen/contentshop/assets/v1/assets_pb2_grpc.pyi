@@ -24,6 +24,7 @@ class AssetsServiceStub:
     nothing behind the image's end), stripped of metadata without re-encoding, and turned upright.
     When this returns OK the file is durable; on any error nothing is kept.
 
+    RESOURCE_EXHAUSTED STORAGE_QUOTA: the team's stored bytes would be too many.
     INVALID_ARGUMENT: FILE_TOO_LARGE, EMPTY_FILE, UNSUPPORTED_IMAGE_TYPE, TYPE_MISMATCH,
     TRAILING_DATA, IMAGE_TOO_LARGE, ANIMATED_NOT_ALLOWED, IMAGE_CORRUPT, BAD_FILENAME,
     CHECKSUM_MISMATCH, or a header out of place. DEADLINE_EXCEEDED UPLOAD_STALLED: 15 s without
@@ -39,15 +40,54 @@ class AssetsServiceStub:
     DownloadFile: _aio.UnaryStreamMultiCallable[_assets_pb2.DownloadFileRequest, _assets_pb2.DownloadFileResponse]
     """A file's bytes: first a message with the facts, then chunks. NOT_FOUND. DATA_LOSS: the
     stored bytes do not match their checksum; what came so far must be thrown away.
+    FAILED_PRECONDITION NOT_APPROVED: the service hides unreviewed images, and a review has not
+    approved this one.
     """
     CreateDownloadUrl: _aio.UnaryUnaryMultiCallable[_assets_pb2.CreateDownloadUrlRequest, _assets_pb2.CreateDownloadUrlResponse]
     """A URL a browser can fetch for some minutes without a token.
-    FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use DownloadFile.
+    FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use DownloadFile;
+    NOT_APPROVED, as DownloadFile.
     """
     DeleteFile: _aio.UnaryUnaryMultiCallable[_assets_pb2.DeleteFileRequest, _assets_pb2.DeleteFileResponse]
     """Deletes a file; from then on it is NOT_FOUND. Deleting it again is NOT_FOUND.
-    FAILED_PRECONDITION FILE_IN_USE: a live job uses it; try again when the job has ended.
+    FAILED_PRECONDITION FILE_IN_USE: a live job or a moodboard uses it; try again later.
     """
+    CreateFolder: _aio.UnaryUnaryMultiCallable[_assets_pb2.CreateFolderRequest, _assets_pb2.CreateFolderResponse]
+    """A folder: a set of files under a name. INVALID_ARGUMENT; ALREADY_EXISTS FOLDER_EXISTS: the
+    team has one of this name, or IDEMPOTENCY_KEY_REUSED; RESOURCE_EXHAUSTED TOO_MANY_FOLDERS.
+    """
+    GetFolder: _aio.UnaryUnaryMultiCallable[_assets_pb2.GetFolderRequest, _assets_pb2.GetFolderResponse]
+    """One folder. NOT_FOUND."""
+    ListFolders: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListFoldersRequest, _assets_pb2.ListFoldersResponse]
+    """The team's folders, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+    ListFolderFiles: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListFolderFilesRequest, _assets_pb2.ListFolderFilesResponse]
+    """The files in a folder, newest first, in pages. NOT_FOUND. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+    CreateMoodboard: _aio.UnaryUnaryMultiCallable[_assets_pb2.CreateMoodboardRequest, _assets_pb2.CreateMoodboardResponse]
+    """Keeps a moodboard. INVALID_ARGUMENT with field violations, as for image references;
+    ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED; RESOURCE_EXHAUSTED TOO_MANY_MOODBOARDS.
+    """
+    GetMoodboard: _aio.UnaryUnaryMultiCallable[_assets_pb2.GetMoodboardRequest, _assets_pb2.GetMoodboardResponse]
+    """One moodboard. NOT_FOUND."""
+    UpdateMoodboard: _aio.UnaryUnaryMultiCallable[_assets_pb2.UpdateMoodboardRequest, _assets_pb2.UpdateMoodboardResponse]
+    """Replaces what the moodboard holds, whole. Jobs keep the snapshot they took. NOT_FOUND.
+    INVALID_ARGUMENT. ABORTED STALE_REVISION: it was changed since `revision`; read it again.
+    """
+    ListMoodboards: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListMoodboardsRequest, _assets_pb2.ListMoodboardsResponse]
+    """The team's moodboards, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+    DeleteMoodboard: _aio.UnaryUnaryMultiCallable[_assets_pb2.DeleteMoodboardRequest, _assets_pb2.DeleteMoodboardResponse]
+    """Deletes a moodboard; its files stay. NOT_FOUND."""
+    PutVariants: _aio.UnaryUnaryMultiCallable[_assets_pb2.PutVariantsRequest, _assets_pb2.PutVariantsResponse]
+    """Puts the shop's variants, 1 to 500 at a time, new or changed; what is not named stays. May be
+    repeated. INVALID_ARGUMENT with field violations; RESOURCE_EXHAUSTED TOO_MANY_VARIANTS.
+    """
+    ListVariants: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListVariantsRequest, _assets_pb2.ListVariantsResponse]
+    """The team's variants by id, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+    ListImageCandidates: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListImageCandidatesRequest, _assets_pb2.ListImageCandidatesResponse]
+    """Which images could stand for variants: each one's own image, its 50 newest generated images,
+    and the team's 200 newest uploads. Unknown variants are left out. INVALID_ARGUMENT.
+    """
+    GetStorage: _aio.UnaryUnaryMultiCallable[_assets_pb2.GetStorageRequest, _assets_pb2.GetStorageResponse]
+    """How many bytes the team stores, and how many it may. What is being uploaded counts."""
 
 class AssetsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Files of one team: upload, look up, download, delete. The team is the token's; another
@@ -65,6 +105,7 @@ class AssetsServiceServicer(metaclass=_abc_1.ABCMeta):
         nothing behind the image's end), stripped of metadata without re-encoding, and turned upright.
         When this returns OK the file is durable; on any error nothing is kept.
 
+        RESOURCE_EXHAUSTED STORAGE_QUOTA: the team's stored bytes would be too many.
         INVALID_ARGUMENT: FILE_TOO_LARGE, EMPTY_FILE, UNSUPPORTED_IMAGE_TYPE, TYPE_MISMATCH,
         TRAILING_DATA, IMAGE_TOO_LARGE, ANIMATED_NOT_ALLOWED, IMAGE_CORRUPT, BAD_FILENAME,
         CHECKSUM_MISMATCH, or a header out of place. DEADLINE_EXCEEDED UPLOAD_STALLED: 15 s without
@@ -98,6 +139,8 @@ class AssetsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_assets_pb2.DownloadFileResponse]:
         """A file's bytes: first a message with the facts, then chunks. NOT_FOUND. DATA_LOSS: the
         stored bytes do not match their checksum; what came so far must be thrown away.
+        FAILED_PRECONDITION NOT_APPROVED: the service hides unreviewed images, and a review has not
+        approved this one.
         """
 
     @_abc_1.abstractmethod
@@ -107,7 +150,8 @@ class AssetsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_assets_pb2.CreateDownloadUrlRequest, _abc.Awaitable[_assets_pb2.CreateDownloadUrlResponse]],
     ) -> _abc.Awaitable[_assets_pb2.CreateDownloadUrlResponse]:
         """A URL a browser can fetch for some minutes without a token.
-        FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use DownloadFile.
+        FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use DownloadFile;
+        NOT_APPROVED, as DownloadFile.
         """
 
     @_abc_1.abstractmethod
@@ -117,7 +161,145 @@ class AssetsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_assets_pb2.DeleteFileRequest, _abc.Awaitable[_assets_pb2.DeleteFileResponse]],
     ) -> _abc.Awaitable[_assets_pb2.DeleteFileResponse]:
         """Deletes a file; from then on it is NOT_FOUND. Deleting it again is NOT_FOUND.
-        FAILED_PRECONDITION FILE_IN_USE: a live job uses it; try again when the job has ended.
+        FAILED_PRECONDITION FILE_IN_USE: a live job or a moodboard uses it; try again later.
         """
 
+    @_abc_1.abstractmethod
+    def CreateFolder(
+        self,
+        request: _assets_pb2.CreateFolderRequest,
+        context: _aio.ServicerContext[_assets_pb2.CreateFolderRequest, _abc.Awaitable[_assets_pb2.CreateFolderResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.CreateFolderResponse]:
+        """A folder: a set of files under a name. INVALID_ARGUMENT; ALREADY_EXISTS FOLDER_EXISTS: the
+        team has one of this name, or IDEMPOTENCY_KEY_REUSED; RESOURCE_EXHAUSTED TOO_MANY_FOLDERS.
+        """
+
+    @_abc_1.abstractmethod
+    def GetFolder(
+        self,
+        request: _assets_pb2.GetFolderRequest,
+        context: _aio.ServicerContext[_assets_pb2.GetFolderRequest, _abc.Awaitable[_assets_pb2.GetFolderResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.GetFolderResponse]:
+        """One folder. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ListFolders(
+        self,
+        request: _assets_pb2.ListFoldersRequest,
+        context: _aio.ServicerContext[_assets_pb2.ListFoldersRequest, _abc.Awaitable[_assets_pb2.ListFoldersResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.ListFoldersResponse]:
+        """The team's folders, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
+    def ListFolderFiles(
+        self,
+        request: _assets_pb2.ListFolderFilesRequest,
+        context: _aio.ServicerContext[_assets_pb2.ListFolderFilesRequest, _abc.Awaitable[_assets_pb2.ListFolderFilesResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.ListFolderFilesResponse]:
+        """The files in a folder, newest first, in pages. NOT_FOUND. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
+    def CreateMoodboard(
+        self,
+        request: _assets_pb2.CreateMoodboardRequest,
+        context: _aio.ServicerContext[_assets_pb2.CreateMoodboardRequest, _abc.Awaitable[_assets_pb2.CreateMoodboardResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.CreateMoodboardResponse]:
+        """Keeps a moodboard. INVALID_ARGUMENT with field violations, as for image references;
+        ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED; RESOURCE_EXHAUSTED TOO_MANY_MOODBOARDS.
+        """
+
+    @_abc_1.abstractmethod
+    def GetMoodboard(
+        self,
+        request: _assets_pb2.GetMoodboardRequest,
+        context: _aio.ServicerContext[_assets_pb2.GetMoodboardRequest, _abc.Awaitable[_assets_pb2.GetMoodboardResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.GetMoodboardResponse]:
+        """One moodboard. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def UpdateMoodboard(
+        self,
+        request: _assets_pb2.UpdateMoodboardRequest,
+        context: _aio.ServicerContext[_assets_pb2.UpdateMoodboardRequest, _abc.Awaitable[_assets_pb2.UpdateMoodboardResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.UpdateMoodboardResponse]:
+        """Replaces what the moodboard holds, whole. Jobs keep the snapshot they took. NOT_FOUND.
+        INVALID_ARGUMENT. ABORTED STALE_REVISION: it was changed since `revision`; read it again.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMoodboards(
+        self,
+        request: _assets_pb2.ListMoodboardsRequest,
+        context: _aio.ServicerContext[_assets_pb2.ListMoodboardsRequest, _abc.Awaitable[_assets_pb2.ListMoodboardsResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.ListMoodboardsResponse]:
+        """The team's moodboards, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
+    def DeleteMoodboard(
+        self,
+        request: _assets_pb2.DeleteMoodboardRequest,
+        context: _aio.ServicerContext[_assets_pb2.DeleteMoodboardRequest, _abc.Awaitable[_assets_pb2.DeleteMoodboardResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.DeleteMoodboardResponse]:
+        """Deletes a moodboard; its files stay. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def PutVariants(
+        self,
+        request: _assets_pb2.PutVariantsRequest,
+        context: _aio.ServicerContext[_assets_pb2.PutVariantsRequest, _abc.Awaitable[_assets_pb2.PutVariantsResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.PutVariantsResponse]:
+        """Puts the shop's variants, 1 to 500 at a time, new or changed; what is not named stays. May be
+        repeated. INVALID_ARGUMENT with field violations; RESOURCE_EXHAUSTED TOO_MANY_VARIANTS.
+        """
+
+    @_abc_1.abstractmethod
+    def ListVariants(
+        self,
+        request: _assets_pb2.ListVariantsRequest,
+        context: _aio.ServicerContext[_assets_pb2.ListVariantsRequest, _abc.Awaitable[_assets_pb2.ListVariantsResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.ListVariantsResponse]:
+        """The team's variants by id, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN."""
+
+    @_abc_1.abstractmethod
+    def ListImageCandidates(
+        self,
+        request: _assets_pb2.ListImageCandidatesRequest,
+        context: _aio.ServicerContext[_assets_pb2.ListImageCandidatesRequest, _abc.Awaitable[_assets_pb2.ListImageCandidatesResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.ListImageCandidatesResponse]:
+        """Which images could stand for variants: each one's own image, its 50 newest generated images,
+        and the team's 200 newest uploads. Unknown variants are left out. INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStorage(
+        self,
+        request: _assets_pb2.GetStorageRequest,
+        context: _aio.ServicerContext[_assets_pb2.GetStorageRequest, _abc.Awaitable[_assets_pb2.GetStorageResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.GetStorageResponse]:
+        """How many bytes the team stores, and how many it may. What is being uploaded counts."""
+
 def add_AssetsServiceServicer_to_server(servicer: AssetsServiceServicer, server: _aio.Server) -> None: ...
+
+class AssetsOpsServiceStub:
+    """The knobs of assets."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    SetTeamStorage: _aio.UnaryUnaryMultiCallable[_assets_pb2.SetTeamStorageRequest, _assets_pb2.SetTeamStorageResponse]
+    """Sets how many bytes a team may store and how many calls it may make; what is not set stays
+    as it is, 0 means the service's default again. INVALID_ARGUMENT.
+    """
+
+class AssetsOpsServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The knobs of assets."""
+
+    @_abc_1.abstractmethod
+    def SetTeamStorage(
+        self,
+        request: _assets_pb2.SetTeamStorageRequest,
+        context: _aio.ServicerContext[_assets_pb2.SetTeamStorageRequest, _abc.Awaitable[_assets_pb2.SetTeamStorageResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.SetTeamStorageResponse]:
+        """Sets how many bytes a team may store and how many calls it may make; what is not set stays
+        as it is, 0 means the service's default again. INVALID_ARGUMENT.
+        """
+
+def add_AssetsOpsServiceServicer_to_server(servicer: AssetsOpsServiceServicer, server: _aio.Server) -> None: ...

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as abc
+from contentshop.assets.v1 import assets_pb2 as assets_pb2
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
@@ -55,12 +56,18 @@ class ResolveImagesRequest(message.Message):
     TEAM_FIELD_NUMBER: builtins.int
     REFS_FIELD_NUMBER: builtins.int
     PIN_TOKEN_FIELD_NUMBER: builtins.int
+    MOODBOARD_ID_FIELD_NUMBER: builtins.int
+    FOLDER_ID_FIELD_NUMBER: builtins.int
     team: builtins.str
     """The team the caller acts for."""
     pin_token: builtins.str
     """Pins every file under this token for some minutes; the job's enqueued event makes it last
     until the job's end. Empty: no pin.
     """
+    moodboard_id: builtins.int
+    """A moodboard to take a snapshot of; 0 for none. Its files are pinned too."""
+    folder_id: builtins.int
+    """A folder to check; 0 for none."""
     @builtins.property
     def refs(self) -> containers.RepeatedCompositeFieldContainer[ImageRef]:
         """At most 2,000."""
@@ -71,10 +78,12 @@ class ResolveImagesRequest(message.Message):
         team: builtins.str = ...,
         refs: abc.Iterable[ImageRef] | None = ...,
         pin_token: builtins.str = ...,
+        moodboard_id: builtins.int = ...,
+        folder_id: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["pin_token", b"pin_token", "refs", b"refs", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folder_id", b"folder_id", "moodboard_id", b"moodboard_id", "pin_token", b"pin_token", "refs", b"refs", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -84,7 +93,12 @@ class ResolveImagesResponse(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    MOODBOARD_FIELD_NUMBER: builtins.int
     IMAGES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def moodboard(self) -> assets_pb2.MoodboardContent:
+        """The moodboard's snapshot, where one was asked for."""
+
     @builtins.property
     def images(self) -> containers.RepeatedCompositeFieldContainer[ResolvedImage]:
         """One per reference, in order; the same file may stand twice."""
@@ -92,11 +106,12 @@ class ResolveImagesResponse(message.Message):
     def __init__(
         self,
         *,
+        moodboard: assets_pb2.MoodboardContent | None = ...,
         images: abc.Iterable[ResolvedImage] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["moodboard", b"moodboard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["images", b"images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["images", b"images", "moodboard", b"moodboard"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -190,6 +205,12 @@ class StoreGeneratedHeader(message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     PREVIEW_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
+    INPUTS_FIELD_NUMBER: builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: builtins.int
+    COST_MICROS_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
     team: builtins.str
     """The job's team."""
     job_id: builtins.int
@@ -206,6 +227,20 @@ class StoreGeneratedHeader(message.Message):
     """No real model was at work; said in the file's metadata."""
     attempt: builtins.int
     """Which attempt made it."""
+    prompt_tokens: builtins.int
+    """Tokens of prompt and references."""
+    output_tokens: builtins.int
+    """Tokens of the image."""
+    total_tokens: builtins.int
+    """All tokens."""
+    cost_micros: builtins.int
+    """What it cost, in millionths of the price list's currency."""
+    prompt: builtins.str
+    """The prompt, to be written into the file; empty unless the worker is told to."""
+    @builtins.property
+    def inputs(self) -> containers.RepeatedCompositeFieldContainer[assets_pb2.ProvenanceInput]:
+        """What the generator saw, in its order."""
+
     def __init__(
         self,
         *,
@@ -217,10 +252,16 @@ class StoreGeneratedHeader(message.Message):
         model: builtins.str = ...,
         preview: builtins.bool = ...,
         attempt: builtins.int = ...,
+        inputs: abc.Iterable[assets_pb2.ProvenanceInput] | None = ...,
+        prompt_tokens: builtins.int = ...,
+        output_tokens: builtins.int = ...,
+        total_tokens: builtins.int = ...,
+        cost_micros: builtins.int = ...,
+        prompt: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "image_index", b"image_index", "job_id", b"job_id", "model", b"model", "preview", b"preview", "sha256", b"sha256", "size_bytes", b"size_bytes", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cost_micros", b"cost_micros", "image_index", b"image_index", "inputs", b"inputs", "job_id", b"job_id", "model", b"model", "output_tokens", b"output_tokens", "preview", b"preview", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "sha256", b"sha256", "size_bytes", b"size_bytes", "team", b"team", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,6 +352,8 @@ class StoreArchiveRequest(message.Message):
     SHA256_FIELD_NUMBER: builtins.int
     CRC32_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
+    BATCH_ID_FIELD_NUMBER: builtins.int
+    FOLDER_ID_FIELD_NUMBER: builtins.int
     team: builtins.str
     """The team the zip belongs to."""
     blob_key: builtins.str
@@ -325,6 +368,10 @@ class StoreArchiveRequest(message.Message):
     """CRC-32 of the zip, unsigned."""
     job_id: builtins.int
     """The job whose images are in it; 0 for others."""
+    batch_id: builtins.int
+    """The batch it is of, in place of a job; 0 for none."""
+    folder_id: builtins.int
+    """The folder it is of, in place of a job; 0 for none."""
     def __init__(
         self,
         *,
@@ -335,10 +382,12 @@ class StoreArchiveRequest(message.Message):
         sha256: builtins.str = ...,
         crc32: builtins.int = ...,
         job_id: builtins.int = ...,
+        batch_id: builtins.int = ...,
+        folder_id: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["blob_key", b"blob_key", "crc32", b"crc32", "filename", b"filename", "job_id", b"job_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["batch_id", b"batch_id", "blob_key", b"blob_key", "crc32", b"crc32", "filename", b"filename", "folder_id", b"folder_id", "job_id", b"job_id", "sha256", b"sha256", "size_bytes", b"size_bytes", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -415,5 +464,55 @@ class ResolveArchiveResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["blob_url", b"blob_url", "filename", b"filename", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFolderImagesRequest(message.Message):
+    """Which folder."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEAM_FIELD_NUMBER: builtins.int
+    FOLDER_ID_FIELD_NUMBER: builtins.int
+    team: builtins.str
+    """The team the caller acts for."""
+    folder_id: builtins.int
+    """The folder."""
+    def __init__(
+        self,
+        *,
+        team: builtins.str = ...,
+        folder_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folder_id", b"folder_id", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListFolderImagesResponse(message.Message):
+    """What is in it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    FILE_IDS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """For people."""
+    @builtins.property
+    def file_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        file_ids: abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["file_ids", b"file_ids", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -56,6 +56,11 @@ class AssetsBackendServiceStub:
                 request_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.StoreArchiveRequest.SerializeToString,
                 response_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.StoreArchiveResponse.FromString,
                 _registered_method=True)
+        self.ListFolderImages = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsBackendService/ListFolderImages',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesResponse.FromString,
+                _registered_method=True)
         self.ResolveArchive = channel.unary_unary(
                 '/contentshop.assets.v1.AssetsBackendService/ResolveArchive',
                 request_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ResolveArchiveRequest.SerializeToString,
@@ -74,7 +79,8 @@ class AssetsBackendServiceServicer:
 
         INVALID_ARGUMENT BAD_IMAGE_REFERENCE: one violation per bad reference, at `refs[i]`, with
         reason IMAGE_NOT_AN_UPLOAD (not of a form we take) or IMAGE_NOT_FOUND (unknown, deleted or
-        another team's: the same answer).
+        another team's: the same answer). A moodboard and folders may be resolved with them: at
+        `moodboard_id` and `folder_id`, NOT_FOUND ones are violations too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +109,14 @@ class AssetsBackendServiceServicer:
     def StoreArchive(self, request, context):
         """Makes a written zip a file. Idempotent on the blob key. FAILED_PRECONDITION
         BLOB_INCOMPLETE: the blob is not there in its declared size.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFolderImages(self, request, context):
+        """The images of a folder, for its zip: at most 2,000, oldest first; hidden ones are left out.
+        NOT_FOUND. FAILED_PRECONDITION FOLDER_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +151,11 @@ def add_AssetsBackendServiceServicer_to_server(servicer, server):
                     servicer.StoreArchive,
                     request_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.StoreArchiveRequest.FromString,
                     response_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.StoreArchiveResponse.SerializeToString,
+            ),
+            'ListFolderImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFolderImages,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesResponse.SerializeToString,
             ),
             'ResolveArchive': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveArchive,
@@ -254,6 +273,33 @@ class AssetsBackendService:
             '/contentshop.assets.v1.AssetsBackendService/StoreArchive',
             contentshop_dot_assets_dot_v1_dot_backend__pb2.StoreArchiveRequest.SerializeToString,
             contentshop_dot_assets_dot_v1_dot_backend__pb2.StoreArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFolderImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsBackendService/ListFolderImages',
+            contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

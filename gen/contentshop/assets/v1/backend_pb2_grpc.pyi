@@ -24,7 +24,8 @@ class AssetsBackendServiceStub:
 
     INVALID_ARGUMENT BAD_IMAGE_REFERENCE: one violation per bad reference, at `refs[i]`, with
     reason IMAGE_NOT_AN_UPLOAD (not of a form we take) or IMAGE_NOT_FOUND (unknown, deleted or
-    another team's: the same answer).
+    another team's: the same answer). A moodboard and folders may be resolved with them: at
+    `moodboard_id` and `folder_id`, NOT_FOUND ones are violations too.
     """
     StoreGenerated: _aio.StreamUnaryMultiCallable[_backend_pb2.StoreGeneratedRequest, _backend_pb2.StoreGeneratedResponse]
     """Stores one generated image; a header, then chunks. First write wins for (job, index): a
@@ -41,6 +42,10 @@ class AssetsBackendServiceStub:
     StoreArchive: _aio.UnaryUnaryMultiCallable[_backend_pb2.StoreArchiveRequest, _backend_pb2.StoreArchiveResponse]
     """Makes a written zip a file. Idempotent on the blob key. FAILED_PRECONDITION
     BLOB_INCOMPLETE: the blob is not there in its declared size.
+    """
+    ListFolderImages: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListFolderImagesRequest, _backend_pb2.ListFolderImagesResponse]
+    """The images of a folder, for its zip: at most 2,000, oldest first; hidden ones are left out.
+    NOT_FOUND. FAILED_PRECONDITION FOLDER_TOO_LARGE.
     """
     ResolveArchive: _aio.UnaryUnaryMultiCallable[_backend_pb2.ResolveArchiveRequest, _backend_pb2.ResolveArchiveResponse]
     """An archive file's facts and where to read it. NOT_FOUND."""
@@ -61,7 +66,8 @@ class AssetsBackendServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT BAD_IMAGE_REFERENCE: one violation per bad reference, at `refs[i]`, with
         reason IMAGE_NOT_AN_UPLOAD (not of a form we take) or IMAGE_NOT_FOUND (unknown, deleted or
-        another team's: the same answer).
+        another team's: the same answer). A moodboard and folders may be resolved with them: at
+        `moodboard_id` and `folder_id`, NOT_FOUND ones are violations too.
         """
 
     @_abc_1.abstractmethod
@@ -96,6 +102,16 @@ class AssetsBackendServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_backend_pb2.StoreArchiveResponse]:
         """Makes a written zip a file. Idempotent on the blob key. FAILED_PRECONDITION
         BLOB_INCOMPLETE: the blob is not there in its declared size.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFolderImages(
+        self,
+        request: _backend_pb2.ListFolderImagesRequest,
+        context: _aio.ServicerContext[_backend_pb2.ListFolderImagesRequest, _abc.Awaitable[_backend_pb2.ListFolderImagesResponse]],
+    ) -> _abc.Awaitable[_backend_pb2.ListFolderImagesResponse]:
+        """The images of a folder, for its zip: at most 2,000, oldest first; hidden ones are left out.
+        NOT_FOUND. FAILED_PRECONDITION FOLDER_TOO_LARGE.
         """
 
     @_abc_1.abstractmethod

@@ -76,6 +76,81 @@ class EnqueueServiceStub:
                 request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListJobEventsRequest.SerializeToString,
                 response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListJobEventsResponse.FromString,
                 _registered_method=True)
+        self.RetryJob = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/RetryJob',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryJobRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryJobResponse.FromString,
+                _registered_method=True)
+        self.EnqueueBatch = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/EnqueueBatch',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EnqueueBatchRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EnqueueBatchResponse.FromString,
+                _registered_method=True)
+        self.EstimateBatch = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/EstimateBatch',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EstimateBatchRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EstimateBatchResponse.FromString,
+                _registered_method=True)
+        self.GetBatch = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/GetBatch',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetBatchRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetBatchResponse.FromString,
+                _registered_method=True)
+        self.ListBatches = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/ListBatches',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListBatchesRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListBatchesResponse.FromString,
+                _registered_method=True)
+        self.CancelBatch = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/CancelBatch',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.CancelBatchRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.CancelBatchResponse.FromString,
+                _registered_method=True)
+        self.RetryBatch = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/RetryBatch',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryBatchRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryBatchResponse.FromString,
+                _registered_method=True)
+        self.WatchBatch = channel.unary_stream(
+                '/contentshop.enqueue.v1.EnqueueService/WatchBatch',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchBatchRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchBatchResponse.FromString,
+                _registered_method=True)
+        self.WatchTeam = channel.unary_stream(
+                '/contentshop.enqueue.v1.EnqueueService/WatchTeam',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchTeamRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchTeamResponse.FromString,
+                _registered_method=True)
+        self.ReviewJob = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/ReviewJob',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ReviewJobRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ReviewJobResponse.FromString,
+                _registered_method=True)
+        self.RateImage = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/RateImage',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RateImageRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RateImageResponse.FromString,
+                _registered_method=True)
+        self.GetCredits = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/GetCredits',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetCreditsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetCreditsResponse.FromString,
+                _registered_method=True)
+        self.ListCreditEntries = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/ListCreditEntries',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListCreditEntriesRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListCreditEntriesResponse.FromString,
+                _registered_method=True)
+        self.ListWorkflows = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/ListWorkflows',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListWorkflowsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListWorkflowsResponse.FromString,
+                _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/contentshop.enqueue.v1.EnqueueService/GetUsage',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class EnqueueServiceServicer:
@@ -155,6 +230,139 @@ class EnqueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RetryJob(self, request, context):
+        """Runs a FAILED job again as a NEW job with the same inputs, `retry_of` the old one; with
+        `only_missing`, only the images that are not DONE are made. A job has one retry at a time: a
+        further one may follow when that was canceled, or as a retry of the retry. Credits are held
+        anew.
+
+        NOT_FOUND. FAILED_PRECONDITION JOB_NOT_RETRYABLE: it has not failed; JOB_ALREADY_RETRIED, with
+        the retry's id; INPUT_GONE: an input was deleted since; INSUFFICIENT_CREDITS.
+        RESOURCE_EXHAUSTED QUEUE_FULL. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnqueueBatch(self, request, context):
+        """Enqueues a batch: one job per variant, all or none. All references of all variants are
+        resolved in one call; every wrong field is named by its path, such as
+        `variants[17].product_images[2]`. Credits for all images are held with it. With a request_id
+        seen before, the answer is the batch made then.
+
+        INVALID_ARGUMENT with field violations, BATCH_TOO_LARGE over 100 variants;
+        FAILED_PRECONDITION INSUFFICIENT_CREDITS; RESOURCE_EXHAUSTED QUEUE_FULL; ALREADY_EXISTS
+        IDEMPOTENCY_KEY_REUSED; UNAVAILABLE: try again with the same request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateBatch(self, request, context):
+        """Checks a batch exactly as EnqueueBatch does, and says what it would take. Writes nothing.
+        Too few credits are no error here: see `enough_credits`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBatch(self, request, context):
+        """One batch as it stands. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBatches(self, request, context):
+        """The team's batches, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBatch(self, request, context):
+        """Cancels every job of the batch that has not ended, in one step. Repeating it is OK. NOT_FOUND.
+        FAILED_PRECONDITION BATCH_TERMINAL: every job has succeeded or failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryBatch(self, request, context):
+        """Runs the FAILED jobs of the batch again, as RetryJob does, all or none; the new jobs take
+        their places in the batch. NOT_FOUND. FAILED_PRECONDITION BATCH_NOT_RETRYABLE: none has
+        failed; INPUT_GONE; INSUFFICIENT_CREDITS. RESOURCE_EXHAUSTED QUEUE_FULL. ALREADY_EXISTS
+        IDEMPOTENCY_KEY_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchBatch(self, request, context):
+        """The events of all jobs of a batch after the cursor, then the batch as it stands, then what
+        follows, until the message that says `final`. The promises are WatchJob's: nothing is missed,
+        the end is always told, a slow reader is skipped forward and told so. NOT_FOUND.
+        INVALID_ARGUMENT BAD_CURSOR. RESOURCE_EXHAUSTED TOO_MANY_STREAMS. UNAVAILABLE: come back with
+        the cursor.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchTeam(self, request, context):
+        """The events of all the team's jobs after the cursor, then what follows, without end. An empty
+        cursor means from now on. Errors as WatchBatch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewJob(self, request, context):
+        """Says what a person thinks of an ended job's images. May be said again: the last word stands,
+        each is audited. Where the service hides unreviewed images, APPROVED makes them and their zip
+        available, REJECTED hides them. NOT_FOUND. FAILED_PRECONDITION JOB_NOT_ENDED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RateImage(self, request, context):
+        """Rates one DONE image, 1 to 5, or takes the rating back with 0. Audited. NOT_FOUND.
+        FAILED_PRECONDITION IMAGE_NOT_DONE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCredits(self, request, context):
+        """The team's credits. A team without an account is answered with `unlimited` or with zeros, as
+        the service is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCreditEntries(self, request, context):
+        """The team's ledger, newest first, in pages. INVALID_ARGUMENT BAD_PAGE_TOKEN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkflows(self, request, context):
+        """What jobs can be asked for: the workflows, and what their input may say.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """What the team's images took in a window of time: images, tokens, cost. INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnqueueServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -197,6 +405,81 @@ def add_EnqueueServiceServicer_to_server(servicer, server):
                     servicer.ListJobEvents,
                     request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListJobEventsRequest.FromString,
                     response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListJobEventsResponse.SerializeToString,
+            ),
+            'RetryJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryJob,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryJobRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'EnqueueBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnqueueBatch,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EnqueueBatchRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EnqueueBatchResponse.SerializeToString,
+            ),
+            'EstimateBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateBatch,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EstimateBatchRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EstimateBatchResponse.SerializeToString,
+            ),
+            'GetBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatch,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetBatchRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetBatchResponse.SerializeToString,
+            ),
+            'ListBatches': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBatches,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListBatchesRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListBatchesResponse.SerializeToString,
+            ),
+            'CancelBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBatch,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.CancelBatchRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.CancelBatchResponse.SerializeToString,
+            ),
+            'RetryBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryBatch,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryBatchRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryBatchResponse.SerializeToString,
+            ),
+            'WatchBatch': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchBatch,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchBatchRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchBatchResponse.SerializeToString,
+            ),
+            'WatchTeam': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchTeam,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchTeamRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchTeamResponse.SerializeToString,
+            ),
+            'ReviewJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewJob,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ReviewJobRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ReviewJobResponse.SerializeToString,
+            ),
+            'RateImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.RateImage,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RateImageRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RateImageResponse.SerializeToString,
+            ),
+            'GetCredits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCredits,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetCreditsRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetCreditsResponse.SerializeToString,
+            ),
+            'ListCreditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCreditEntries,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListCreditEntriesRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListCreditEntriesResponse.SerializeToString,
+            ),
+            'ListWorkflows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkflows,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListWorkflowsRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListWorkflowsResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetUsageRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -417,6 +700,411 @@ class EnqueueService:
             '/contentshop.enqueue.v1.EnqueueService/ListJobEvents',
             contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListJobEventsRequest.SerializeToString,
             contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListJobEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/RetryJob',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryJobRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnqueueBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/EnqueueBatch',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EnqueueBatchRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EnqueueBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/EstimateBatch',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EstimateBatchRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.EstimateBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/GetBatch',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetBatchRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBatches(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/ListBatches',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListBatchesRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListBatchesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/CancelBatch',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.CancelBatchRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.CancelBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/RetryBatch',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryBatchRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RetryBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/WatchBatch',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchBatchRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchTeam(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/WatchTeam',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchTeamRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.WatchTeamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/ReviewJob',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ReviewJobRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ReviewJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RateImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/RateImage',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RateImageRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.RateImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCredits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/GetCredits',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetCreditsRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetCreditsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCreditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/ListCreditEntries',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListCreditEntriesRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListCreditEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkflows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/ListWorkflows',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListWorkflowsRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.ListWorkflowsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.EnqueueService/GetUsage',
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetUsageRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_enqueue__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

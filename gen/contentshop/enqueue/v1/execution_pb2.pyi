@@ -131,6 +131,9 @@ class JobSpec(message.Message):
     NUMBER_OF_VARIATIONS_FIELD_NUMBER: builtins.int
     INPUTS_FIELD_NUMBER: builtins.int
     MAY_HAND_BACK_FIELD_NUMBER: builtins.int
+    PROMPT_STRATEGY_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    SOURCE_TASK_ID_FIELD_NUMBER: builtins.int
     job_id: builtins.int
     """The job."""
     team: builtins.str
@@ -149,6 +152,14 @@ class JobSpec(message.Message):
     """How many images the job has in all."""
     may_hand_back: builtins.bool
     """Whether a failing try may still hand the job back (attempts are left)."""
+    prompt_strategy: job_pb2.PromptStrategy.ValueType
+    """How the prompt is to be enhanced by the worker: GEMINI, or NONE when that is done or not
+    wanted.
+    """
+    prompt: builtins.str
+    """The prompt to enhance, where it is to be."""
+    source_task_id: builtins.str
+    """The caller's task, its own word; for the files' provenance."""
     @builtins.property
     def inputs(self) -> containers.RepeatedCompositeFieldContainer[InputImage]:
         """The input images, in the order the prompt speaks of them."""
@@ -166,10 +177,13 @@ class JobSpec(message.Message):
         number_of_variations: builtins.int = ...,
         inputs: abc.Iterable[InputImage] | None = ...,
         may_hand_back: builtins.bool = ...,
+        prompt_strategy: job_pb2.PromptStrategy.ValueType = ...,
+        prompt: builtins.str = ...,
+        source_task_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["aspect_ratio", b"aspect_ratio", "format", b"format", "inputs", b"inputs", "job_id", b"job_id", "lane", b"lane", "may_hand_back", b"may_hand_back", "number_of_variations", b"number_of_variations", "quality", b"quality", "schema_key", b"schema_key", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["aspect_ratio", b"aspect_ratio", "format", b"format", "inputs", b"inputs", "job_id", b"job_id", "lane", b"lane", "may_hand_back", b"may_hand_back", "number_of_variations", b"number_of_variations", "prompt", b"prompt", "prompt_strategy", b"prompt_strategy", "quality", b"quality", "schema_key", b"schema_key", "source_task_id", b"source_task_id", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -515,6 +529,169 @@ class RecordImageFailureResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class AcquireCallsRequest(message.Message):
+    """How many calls, for whom."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    FENCE_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    CALLS_FIELD_NUMBER: builtins.int
+    job_id: builtins.int
+    """The job."""
+    fence: builtins.int
+    """The claim's fence."""
+    model: builtins.str
+    """The model that is to be called."""
+    calls: builtins.int
+    """How many calls; 1 to 10. The answer may grant fewer."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.int = ...,
+        fence: builtins.int = ...,
+        model: builtins.str = ...,
+        calls: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["calls", b"calls", "fence", b"fence", "job_id", b"job_id", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AcquireCallsResponse(message.Message):
+    """Leave, or a wait."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GRANTED_FIELD_NUMBER: builtins.int
+    WAIT_MS_FIELD_NUMBER: builtins.int
+    granted: builtins.int
+    """How many calls may be made now; 0 to `calls`."""
+    wait_ms: builtins.int
+    """Come back for the rest after this, in milliseconds."""
+    def __init__(
+        self,
+        *,
+        granted: builtins.int = ...,
+        wait_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["granted", b"granted", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReportCallsRequest(message.Message):
+    """How calls went."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    OK_FIELD_NUMBER: builtins.int
+    RATE_LIMITED_FIELD_NUMBER: builtins.int
+    FAILED_FIELD_NUMBER: builtins.int
+    RETRY_AFTER_MS_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """The model."""
+    ok: builtins.int
+    """Calls that ended well, or with an answer about their content."""
+    rate_limited: builtins.int
+    """Calls refused because there were too many (429)."""
+    failed: builtins.int
+    """Calls that failed on the provider's side (5xx, timeouts)."""
+    retry_after_ms: builtins.int
+    """No call before this, in milliseconds; from the provider's RetryInfo; 0 for none."""
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        ok: builtins.int = ...,
+        rate_limited: builtins.int = ...,
+        failed: builtins.int = ...,
+        retry_after_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["failed", b"failed", "model", b"model", "ok", b"ok", "rate_limited", b"rate_limited", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReportCallsResponse(message.Message):
+    """Noted."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RecordPromptRequest(message.Message):
+    """The enhanced prompt."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    FENCE_FIELD_NUMBER: builtins.int
+    ENHANCED_FIELD_NUMBER: builtins.int
+    ENHANCE_MS_FIELD_NUMBER: builtins.int
+    job_id: builtins.int
+    """The job."""
+    fence: builtins.int
+    """The claim's fence."""
+    enhanced: builtins.str
+    """The enhanced prompt; empty where it could not be enhanced and the original is to be used. At
+    most 20,000 characters.
+    """
+    enhance_ms: builtins.int
+    """How long that took, in milliseconds."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.int = ...,
+        fence: builtins.int = ...,
+        enhanced: builtins.str = ...,
+        enhance_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["enhance_ms", b"enhance_ms", "enhanced", b"enhanced", "fence", b"fence", "job_id", b"job_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RecordPromptResponse(message.Message):
+    """What to make."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def images(self) -> containers.RepeatedCompositeFieldContainer[ImageToMake]:
+        """The images still to make, with their prompts."""
+
+    def __init__(
+        self,
+        *,
+        images: abc.Iterable[ImageToMake] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["images", b"images"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class FinishJobRequest(message.Message):
     """Which job."""
 
@@ -652,12 +829,15 @@ class GetJobOutputsResponse(message.Message):
     OUTPUTS_FIELD_NUMBER: builtins.int
     NUMBER_OF_VARIATIONS_FIELD_NUMBER: builtins.int
     FINISH_TIME_MS_FIELD_NUMBER: builtins.int
+    HIDDEN_FIELD_NUMBER: builtins.int
     state: job_pb2.JobState.ValueType
     """Where the job stands."""
     number_of_variations: builtins.int
     """How many images it was asked for."""
     finish_time_ms: builtins.int
     """When it ended, in milliseconds since 1970; 0 while it lives."""
+    hidden: builtins.bool
+    """Its images may not be shown: a review is wanted and has not approved them."""
     @builtins.property
     def outputs(self) -> containers.RepeatedCompositeFieldContainer[JobOutput]:
         """DONE images, by index."""
@@ -669,10 +849,101 @@ class GetJobOutputsResponse(message.Message):
         outputs: abc.Iterable[JobOutput] | None = ...,
         number_of_variations: builtins.int = ...,
         finish_time_ms: builtins.int = ...,
+        hidden: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["finish_time_ms", b"finish_time_ms", "number_of_variations", b"number_of_variations", "outputs", b"outputs", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["finish_time_ms", b"finish_time_ms", "hidden", b"hidden", "number_of_variations", b"number_of_variations", "outputs", b"outputs", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetBatchOutputsRequest(message.Message):
+    """Which batch."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEAM_FIELD_NUMBER: builtins.int
+    BATCH_ID_FIELD_NUMBER: builtins.int
+    team: builtins.str
+    """The team the caller acts for."""
+    batch_id: builtins.int
+    """The batch."""
+    def __init__(
+        self,
+        *,
+        team: builtins.str = ...,
+        batch_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["batch_id", b"batch_id", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetBatchOutputsResponse(message.Message):
+    """What it made."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ENDED_FIELD_NUMBER: builtins.int
+    FINISH_TIME_MS_FIELD_NUMBER: builtins.int
+    VARIANTS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """For people."""
+    ended: builtins.bool
+    """Every job has ended."""
+    finish_time_ms: builtins.int
+    """When its last job ended, in milliseconds since 1970; 0 while one lives."""
+    @builtins.property
+    def variants(self) -> containers.RepeatedCompositeFieldContainer[VariantOutputs]:
+        """By variant; those without a DONE image, or hidden, have no outputs."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        ended: builtins.bool = ...,
+        finish_time_ms: builtins.int = ...,
+        variants: abc.Iterable[VariantOutputs] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ended", b"ended", "finish_time_ms", b"finish_time_ms", "name", b"name", "variants", b"variants"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class VariantOutputs(message.Message):
+    """What one variant of a batch made."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    VARIANT_INDEX_FIELD_NUMBER: builtins.int
+    VARIANT_FIELD_NUMBER: builtins.int
+    OUTPUTS_FIELD_NUMBER: builtins.int
+    variant_index: builtins.int
+    """From 1."""
+    variant: builtins.str
+    """The shop's variant; may be empty."""
+    @builtins.property
+    def outputs(self) -> containers.RepeatedCompositeFieldContainer[JobOutput]:
+        """DONE images of its newest job, and where that makes only the missing, of those before it; by
+        shot.
+        """
+
+    def __init__(
+        self,
+        *,
+        variant_index: builtins.int = ...,
+        variant: builtins.str = ...,
+        outputs: abc.Iterable[JobOutput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["outputs", b"outputs", "variant", b"variant", "variant_index", b"variant_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

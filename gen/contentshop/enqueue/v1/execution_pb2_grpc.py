@@ -72,6 +72,26 @@ class ExecutionServiceStub:
                 request_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReleaseJobRequest.SerializeToString,
                 response_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReleaseJobResponse.FromString,
                 _registered_method=True)
+        self.AcquireCalls = channel.unary_unary(
+                '/contentshop.enqueue.v1.ExecutionService/AcquireCalls',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.AcquireCallsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.AcquireCallsResponse.FromString,
+                _registered_method=True)
+        self.ReportCalls = channel.unary_unary(
+                '/contentshop.enqueue.v1.ExecutionService/ReportCalls',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReportCallsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReportCallsResponse.FromString,
+                _registered_method=True)
+        self.RecordPrompt = channel.unary_unary(
+                '/contentshop.enqueue.v1.ExecutionService/RecordPrompt',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.RecordPromptRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.RecordPromptResponse.FromString,
+                _registered_method=True)
+        self.GetBatchOutputs = channel.unary_unary(
+                '/contentshop.enqueue.v1.ExecutionService/GetBatchOutputs',
+                request_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.GetBatchOutputsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.GetBatchOutputsResponse.FromString,
+                _registered_method=True)
         self.GetJobOutputs = channel.unary_unary(
                 '/contentshop.enqueue.v1.ExecutionService/GetJobOutputs',
                 request_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.GetJobOutputsRequest.SerializeToString,
@@ -147,6 +167,36 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcquireCalls(self, request, context):
+        """Asks for leave to call a model; the rate is shared by all workers. Refused: come back after
+        `wait_ms`; the wait burns neither attempts nor the image's own time. LEASE_LOST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportCalls(self, request, context):
+        """Says how calls to a model went, so that all workers slow down or stop together. Best effort.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordPrompt(self, request, context):
+        """Keeps the enhanced prompt of a job; the first one stays. The answer has the images' prompts
+        made of it. LEASE_LOST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBatchOutputs(self, request, context):
+        """What a batch made, for the packager, by variant. NOT_FOUND for another team's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJobOutputs(self, request, context):
         """What a finished job made, for the packager. NOT_FOUND for another team's.
         """
@@ -198,6 +248,26 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.ReleaseJob,
                     request_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReleaseJobRequest.FromString,
                     response_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReleaseJobResponse.SerializeToString,
+            ),
+            'AcquireCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcquireCalls,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.AcquireCallsRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.AcquireCallsResponse.SerializeToString,
+            ),
+            'ReportCalls': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCalls,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReportCallsRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReportCallsResponse.SerializeToString,
+            ),
+            'RecordPrompt': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordPrompt,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.RecordPromptRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.RecordPromptResponse.SerializeToString,
+            ),
+            'GetBatchOutputs': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBatchOutputs,
+                    request_deserializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.GetBatchOutputsRequest.FromString,
+                    response_serializer=contentshop_dot_enqueue_dot_v1_dot_execution__pb2.GetBatchOutputsResponse.SerializeToString,
             ),
             'GetJobOutputs': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJobOutputs,
@@ -402,6 +472,114 @@ class ExecutionService:
             '/contentshop.enqueue.v1.ExecutionService/ReleaseJob',
             contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReleaseJobRequest.SerializeToString,
             contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReleaseJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcquireCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.ExecutionService/AcquireCalls',
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.AcquireCallsRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.AcquireCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCalls(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.ExecutionService/ReportCalls',
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReportCallsRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.ReportCallsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordPrompt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.ExecutionService/RecordPrompt',
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.RecordPromptRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.RecordPromptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBatchOutputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.enqueue.v1.ExecutionService/GetBatchOutputs',
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.GetBatchOutputsRequest.SerializeToString,
+            contentshop_dot_enqueue_dot_v1_dot_execution__pb2.GetBatchOutputsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,18 @@ class ExecutionServiceStub:
     """
     ReleaseJob: _aio.UnaryUnaryMultiCallable[_execution_pb2.ReleaseJobRequest, _execution_pb2.ReleaseJobResponse]
     """Gives a job back, its made images kept. LEASE_LOST."""
+    AcquireCalls: _aio.UnaryUnaryMultiCallable[_execution_pb2.AcquireCallsRequest, _execution_pb2.AcquireCallsResponse]
+    """Asks for leave to call a model; the rate is shared by all workers. Refused: come back after
+    `wait_ms`; the wait burns neither attempts nor the image's own time. LEASE_LOST.
+    """
+    ReportCalls: _aio.UnaryUnaryMultiCallable[_execution_pb2.ReportCallsRequest, _execution_pb2.ReportCallsResponse]
+    """Says how calls to a model went, so that all workers slow down or stop together. Best effort."""
+    RecordPrompt: _aio.UnaryUnaryMultiCallable[_execution_pb2.RecordPromptRequest, _execution_pb2.RecordPromptResponse]
+    """Keeps the enhanced prompt of a job; the first one stays. The answer has the images' prompts
+    made of it. LEASE_LOST.
+    """
+    GetBatchOutputs: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetBatchOutputsRequest, _execution_pb2.GetBatchOutputsResponse]
+    """What a batch made, for the packager, by variant. NOT_FOUND for another team's."""
     GetJobOutputs: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetJobOutputsRequest, _execution_pb2.GetJobOutputsResponse]
     """What a finished job made, for the packager. NOT_FOUND for another team's."""
     RecordArchive: _aio.UnaryUnaryMultiCallable[_execution_pb2.RecordArchiveRequest, _execution_pb2.RecordArchiveResponse]
@@ -127,6 +139,42 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_execution_pb2.ReleaseJobRequest, _abc.Awaitable[_execution_pb2.ReleaseJobResponse]],
     ) -> _abc.Awaitable[_execution_pb2.ReleaseJobResponse]:
         """Gives a job back, its made images kept. LEASE_LOST."""
+
+    @_abc_1.abstractmethod
+    def AcquireCalls(
+        self,
+        request: _execution_pb2.AcquireCallsRequest,
+        context: _aio.ServicerContext[_execution_pb2.AcquireCallsRequest, _abc.Awaitable[_execution_pb2.AcquireCallsResponse]],
+    ) -> _abc.Awaitable[_execution_pb2.AcquireCallsResponse]:
+        """Asks for leave to call a model; the rate is shared by all workers. Refused: come back after
+        `wait_ms`; the wait burns neither attempts nor the image's own time. LEASE_LOST.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportCalls(
+        self,
+        request: _execution_pb2.ReportCallsRequest,
+        context: _aio.ServicerContext[_execution_pb2.ReportCallsRequest, _abc.Awaitable[_execution_pb2.ReportCallsResponse]],
+    ) -> _abc.Awaitable[_execution_pb2.ReportCallsResponse]:
+        """Says how calls to a model went, so that all workers slow down or stop together. Best effort."""
+
+    @_abc_1.abstractmethod
+    def RecordPrompt(
+        self,
+        request: _execution_pb2.RecordPromptRequest,
+        context: _aio.ServicerContext[_execution_pb2.RecordPromptRequest, _abc.Awaitable[_execution_pb2.RecordPromptResponse]],
+    ) -> _abc.Awaitable[_execution_pb2.RecordPromptResponse]:
+        """Keeps the enhanced prompt of a job; the first one stays. The answer has the images' prompts
+        made of it. LEASE_LOST.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBatchOutputs(
+        self,
+        request: _execution_pb2.GetBatchOutputsRequest,
+        context: _aio.ServicerContext[_execution_pb2.GetBatchOutputsRequest, _abc.Awaitable[_execution_pb2.GetBatchOutputsResponse]],
+    ) -> _abc.Awaitable[_execution_pb2.GetBatchOutputsResponse]:
+        """What a batch made, for the packager, by variant. NOT_FOUND for another team's."""
 
     @_abc_1.abstractmethod
     def GetJobOutputs(

@@ -193,6 +193,60 @@ IMAGE_FORMAT_JPEG: ImageFormat.ValueType  # 2
 IMAGE_FORMAT_WEBP: ImageFormat.ValueType  # 3
 """image/webp"""
 
+class _PromptStrategy:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PromptStrategyEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_PromptStrategy.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    PROMPT_STRATEGY_UNSPECIFIED: _PromptStrategy.ValueType  # 0
+    """Means the server's default."""
+    PROMPT_STRATEGY_NONE: _PromptStrategy.ValueType  # 1
+    """Not at all."""
+    PROMPT_STRATEGY_TEMPLATE: _PromptStrategy.ValueType  # 2
+    """By fixed words for light, lens and composition, at enqueue."""
+    PROMPT_STRATEGY_GEMINI: _PromptStrategy.ValueType  # 3
+    """By a text model, once per job, before its first image. Where that fails the original is used."""
+
+class PromptStrategy(_PromptStrategy, metaclass=_PromptStrategyEnumTypeWrapper):
+    """How the prompt is made better before the generator sees it."""
+
+PROMPT_STRATEGY_UNSPECIFIED: PromptStrategy.ValueType  # 0
+"""Means the server's default."""
+PROMPT_STRATEGY_NONE: PromptStrategy.ValueType  # 1
+"""Not at all."""
+PROMPT_STRATEGY_TEMPLATE: PromptStrategy.ValueType  # 2
+"""By fixed words for light, lens and composition, at enqueue."""
+PROMPT_STRATEGY_GEMINI: PromptStrategy.ValueType  # 3
+"""By a text model, once per job, before its first image. Where that fails the original is used."""
+
+class _ReviewState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReviewStateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_ReviewState.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    REVIEW_STATE_UNSPECIFIED: _ReviewState.ValueType  # 0
+    """Never sent."""
+    REVIEW_STATE_PENDING: _ReviewState.ValueType  # 1
+    """Nobody has looked yet."""
+    REVIEW_STATE_APPROVED: _ReviewState.ValueType  # 2
+    """They may be used."""
+    REVIEW_STATE_REJECTED: _ReviewState.ValueType  # 3
+    """They may not be used."""
+
+class ReviewState(_ReviewState, metaclass=_ReviewStateEnumTypeWrapper):
+    """What a person said of a job's images."""
+
+REVIEW_STATE_UNSPECIFIED: ReviewState.ValueType  # 0
+"""Never sent."""
+REVIEW_STATE_PENDING: ReviewState.ValueType  # 1
+"""Nobody has looked yet."""
+REVIEW_STATE_APPROVED: ReviewState.ValueType  # 2
+"""They may be used."""
+REVIEW_STATE_REJECTED: ReviewState.ValueType  # 3
+"""They may not be used."""
+
 class _JobEventKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -285,22 +339,28 @@ class Usage(message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: builtins.int
     OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     TOTAL_TOKENS_FIELD_NUMBER: builtins.int
+    COST_MICROS_FIELD_NUMBER: builtins.int
     prompt_tokens: builtins.int
     """Tokens of prompt and references."""
     output_tokens: builtins.int
     """Tokens of the image."""
     total_tokens: builtins.int
     """All tokens."""
+    cost_micros: builtins.int
+    """What it cost at the worker's price list, in millionths of its currency; 0 where no price
+    is set.
+    """
     def __init__(
         self,
         *,
         prompt_tokens: builtins.int = ...,
         output_tokens: builtins.int = ...,
         total_tokens: builtins.int = ...,
+        cost_micros: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cost_micros", b"cost_micros", "output_tokens", b"output_tokens", "prompt_tokens", b"prompt_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,6 +382,8 @@ class Image(message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     DONE_TIME_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
+    RATING_FIELD_NUMBER: builtins.int
+    SHOT_FIELD_NUMBER: builtins.int
     index: builtins.int
     """From 1 to number_of_variations."""
     state: ImageState.ValueType
@@ -340,6 +402,12 @@ class Image(message.Message):
     """The model that made it."""
     attempt: builtins.int
     """Which attempt of the job made it."""
+    rating: builtins.int
+    """The team's rating, 1 to 5; 0 for none."""
+    shot: builtins.int
+    """Which of the first job's images it stands for; its own index unless the job is a retry of
+    the missing images alone.
+    """
     @builtins.property
     def error(self) -> JobError:
         """Why it FAILED."""
@@ -367,10 +435,76 @@ class Image(message.Message):
         usage: Usage | None = ...,
         done_time: timestamp_pb2.Timestamp | None = ...,
         attempt: builtins.int = ...,
+        rating: builtins.int = ...,
+        shot: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["done_time", b"done_time", "error", b"error", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "content_type", b"content_type", "done_time", b"done_time", "error", b"error", "file_id", b"file_id", "height", b"height", "index", b"index", "model", b"model", "size_bytes", b"size_bytes", "state", b"state", "usage", b"usage", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "content_type", b"content_type", "done_time", b"done_time", "error", b"error", "file_id", b"file_id", "height", b"height", "index", b"index", "model", b"model", "rating", b"rating", "shot", b"shot", "size_bytes", b"size_bytes", "state", b"state", "usage", b"usage", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Review(message.Message):
+    """The review of a job."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    REVIEWER_FIELD_NUMBER: builtins.int
+    REVIEW_TIME_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
+    state: ReviewState.ValueType
+    """Where it stands."""
+    reviewer: builtins.str
+    """Who reviewed: the token's subject."""
+    notes: builtins.str
+    """Why."""
+    @builtins.property
+    def review_time(self) -> timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        state: ReviewState.ValueType = ...,
+        reviewer: builtins.str = ...,
+        review_time: timestamp_pb2.Timestamp | None = ...,
+        notes: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["review_time", b"review_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["notes", b"notes", "review_time", b"review_time", "reviewer", b"reviewer", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class JobCredits(message.Message):
+    """What a job does to its team's credits; one credit is one image. All 0 where the team has no
+    account and needs none.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HELD_FIELD_NUMBER: builtins.int
+    CAPTURED_FIELD_NUMBER: builtins.int
+    RELEASED_FIELD_NUMBER: builtins.int
+    held: builtins.int
+    """Held at enqueue."""
+    captured: builtins.int
+    """Captured so far: one for each DONE image."""
+    released: builtins.int
+    """Given back at the end."""
+    def __init__(
+        self,
+        *,
+        held: builtins.int = ...,
+        captured: builtins.int = ...,
+        released: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["captured", b"captured", "held", b"held", "released", b"released"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -413,16 +547,28 @@ class Prompt(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     ORIGINAL_FIELD_NUMBER: builtins.int
+    ENHANCED_FIELD_NUMBER: builtins.int
+    STRATEGY_FIELD_NUMBER: builtins.int
+    ENHANCE_MS_FIELD_NUMBER: builtins.int
     original: builtins.str
     """As the workflow built it."""
+    enhanced: builtins.str
+    """As the generator gets it; empty while it is the original."""
+    strategy: PromptStrategy.ValueType
+    """How it was enhanced."""
+    enhance_ms: builtins.int
+    """How long that took, in milliseconds."""
     def __init__(
         self,
         *,
         original: builtins.str = ...,
+        enhanced: builtins.str = ...,
+        strategy: PromptStrategy.ValueType = ...,
+        enhance_ms: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["original", b"original"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["enhance_ms", b"enhance_ms", "enhanced", b"enhanced", "original", b"original", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,6 +654,14 @@ class Job(message.Message):
     FINISH_TIME_FIELD_NUMBER: builtins.int
     NOT_BEFORE_FIELD_NUMBER: builtins.int
     LOST_WORKERS_FIELD_NUMBER: builtins.int
+    BATCH_ID_FIELD_NUMBER: builtins.int
+    VARIANT_INDEX_FIELD_NUMBER: builtins.int
+    RETRY_OF_FIELD_NUMBER: builtins.int
+    FOLDER_ID_FIELD_NUMBER: builtins.int
+    MOODBOARD_ID_FIELD_NUMBER: builtins.int
+    REVIEW_FIELD_NUMBER: builtins.int
+    CREDITS_FIELD_NUMBER: builtins.int
+    DEAD_FIELD_NUMBER: builtins.int
     id: builtins.int
     """Identifies the job; from 1 up."""
     type: JobType.ValueType
@@ -558,6 +712,18 @@ class Job(message.Message):
     """The number of the last event."""
     lost_workers: builtins.int
     """Claims lost with their worker, counted apart from attempts."""
+    batch_id: builtins.int
+    """The batch it belongs to; 0 for none."""
+    variant_index: builtins.int
+    """Its place in the batch, from 1; 0 for none."""
+    retry_of: builtins.int
+    """The failed job it runs again; 0 for none."""
+    folder_id: builtins.int
+    """The folder its images go to; 0 for the team's default folder."""
+    moodboard_id: builtins.int
+    """The moodboard its snapshot was taken of; 0 for none."""
+    dead: builtins.bool
+    """It FAILED because its attempts or its workers were used up; see ListDeadJobs."""
     @builtins.property
     def input(self) -> struct_pb2.Struct:
         """The workflow's input, as validated."""
@@ -610,6 +776,14 @@ class Job(message.Message):
     def not_before(self) -> timestamp_pb2.Timestamp:
         """Not started again before this time."""
 
+    @builtins.property
+    def review(self) -> Review:
+        """What a person said of its images."""
+
+    @builtins.property
+    def credits(self) -> JobCredits:
+        """What it does to its team's credits."""
+
     def __init__(
         self,
         *,
@@ -651,10 +825,18 @@ class Job(message.Message):
         finish_time: timestamp_pb2.Timestamp | None = ...,
         not_before: timestamp_pb2.Timestamp | None = ...,
         lost_workers: builtins.int = ...,
+        batch_id: builtins.int = ...,
+        variant_index: builtins.int = ...,
+        retry_of: builtins.int = ...,
+        folder_id: builtins.int = ...,
+        moodboard_id: builtins.int = ...,
+        review: Review | None = ...,
+        credits: JobCredits | None = ...,
+        dead: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["admit_time", b"admit_time", "archive", b"archive", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "input", b"input", "moodboard_snapshot", b"moodboard_snapshot", "not_before", b"not_before", "prompt", b"prompt", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["admit_time", b"admit_time", "archive", b"archive", "create_time", b"create_time", "credits", b"credits", "error", b"error", "finish_time", b"finish_time", "input", b"input", "moodboard_snapshot", b"moodboard_snapshot", "not_before", b"not_before", "prompt", b"prompt", "review", b"review", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["admit_time", b"admit_time", "archive", b"archive", "attempts", b"attempts", "background_image_file_id", b"background_image_file_id", "base_image_file_id", b"base_image_file_id", "create_time", b"create_time", "destination", b"destination", "error", b"error", "finish_time", b"finish_time", "format", b"format", "id", b"id", "images", b"images", "images_done", b"images_done", "images_failed", b"images_failed", "input", b"input", "lane", b"lane", "last_sequence", b"last_sequence", "lost_workers", b"lost_workers", "max_attempts", b"max_attempts", "model_image_file_id", b"model_image_file_id", "moodboard_snapshot", b"moodboard_snapshot", "not_before", b"not_before", "number_of_variations", b"number_of_variations", "priority", b"priority", "product", b"product", "product_image_file_ids", b"product_image_file_ids", "prompt", b"prompt", "quality", b"quality", "reference_image_file_id", b"reference_image_file_id", "schema_key", b"schema_key", "source_task_id", b"source_task_id", "start_time", b"start_time", "state", b"state", "template_name", b"template_name", "type", b"type", "usage", b"usage", "variant", b"variant", "workspace_session_id", b"workspace_session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["admit_time", b"admit_time", "archive", b"archive", "attempts", b"attempts", "background_image_file_id", b"background_image_file_id", "base_image_file_id", b"base_image_file_id", "batch_id", b"batch_id", "create_time", b"create_time", "credits", b"credits", "dead", b"dead", "destination", b"destination", "error", b"error", "finish_time", b"finish_time", "folder_id", b"folder_id", "format", b"format", "id", b"id", "images", b"images", "images_done", b"images_done", "images_failed", b"images_failed", "input", b"input", "lane", b"lane", "last_sequence", b"last_sequence", "lost_workers", b"lost_workers", "max_attempts", b"max_attempts", "model_image_file_id", b"model_image_file_id", "moodboard_id", b"moodboard_id", "moodboard_snapshot", b"moodboard_snapshot", "not_before", b"not_before", "number_of_variations", b"number_of_variations", "priority", b"priority", "product", b"product", "product_image_file_ids", b"product_image_file_ids", "prompt", b"prompt", "quality", b"quality", "reference_image_file_id", b"reference_image_file_id", "retry_of", b"retry_of", "review", b"review", "schema_key", b"schema_key", "source_task_id", b"source_task_id", "start_time", b"start_time", "state", b"state", "template_name", b"template_name", "type", b"type", "usage", b"usage", "variant", b"variant", "variant_index", b"variant_index", "workspace_session_id", b"workspace_session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -671,6 +853,7 @@ class JobEvent(message.Message):
     FILE_ID_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """From 1, without gaps within the job."""
     kind: JobEventKind.ValueType
@@ -681,6 +864,8 @@ class JobEvent(message.Message):
     """The image's file; 0 where it is not about one."""
     attempt: builtins.int
     """Which attempt; 0 before the first."""
+    job_id: builtins.int
+    """Which job."""
     @builtins.property
     def time(self) -> timestamp_pb2.Timestamp:
         """When."""
@@ -699,9 +884,10 @@ class JobEvent(message.Message):
         file_id: builtins.int = ...,
         attempt: builtins.int = ...,
         error: JobError | None = ...,
+        job_id: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["error", b"error", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "error", b"error", "file_id", b"file_id", "image_index", b"image_index", "kind", b"kind", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "error", b"error", "file_id", b"file_id", "image_index", b"image_index", "job_id", b"job_id", "kind", b"kind", "sequence", b"sequence", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -98,6 +98,13 @@ class JobEnded(message.Message):
     FINISH_TIME_MS_FIELD_NUMBER: builtins.int
     ARCHIVE_WANTED_FIELD_NUMBER: builtins.int
     SOURCE_TASK_ID_FIELD_NUMBER: builtins.int
+    FOLDER_ID_FIELD_NUMBER: builtins.int
+    BATCH_ID_FIELD_NUMBER: builtins.int
+    BATCH_NAME_FIELD_NUMBER: builtins.int
+    VARIANT_INDEX_FIELD_NUMBER: builtins.int
+    VARIANT_FIELD_NUMBER: builtins.int
+    PRODUCT_FIELD_NUMBER: builtins.int
+    REVIEW_STATE_FIELD_NUMBER: builtins.int
     schema_version: builtins.int
     """1."""
     job_id: builtins.int
@@ -116,6 +123,20 @@ class JobEnded(message.Message):
     """A zip is due."""
     source_task_id: builtins.str
     """The caller's task, its own word."""
+    folder_id: builtins.int
+    """The folder its images go to; 0 for the team's default folder."""
+    batch_id: builtins.int
+    """The batch it belongs to; 0 for none."""
+    batch_name: builtins.str
+    """The batch's name, for its folder."""
+    variant_index: builtins.int
+    """Its place in the batch, from 1; 0 for none."""
+    variant: builtins.str
+    """The shop's variant; may be empty."""
+    product: builtins.str
+    """The shop's product; may be empty."""
+    review_state: job_pb2.ReviewState.ValueType
+    """Where its review stands, where the service hides unreviewed images; else APPROVED."""
     @builtins.property
     def outputs(self) -> containers.RepeatedCompositeFieldContainer[execution_pb2.JobOutput]:
         """DONE images, by index."""
@@ -133,9 +154,16 @@ class JobEnded(message.Message):
         finish_time_ms: builtins.int = ...,
         archive_wanted: builtins.bool = ...,
         source_task_id: builtins.str = ...,
+        folder_id: builtins.int = ...,
+        batch_id: builtins.int = ...,
+        batch_name: builtins.str = ...,
+        variant_index: builtins.int = ...,
+        variant: builtins.str = ...,
+        product: builtins.str = ...,
+        review_state: job_pb2.ReviewState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["archive_wanted", b"archive_wanted", "finish_time_ms", b"finish_time_ms", "job_id", b"job_id", "number_of_variations", b"number_of_variations", "outputs", b"outputs", "pin_token", b"pin_token", "schema_version", b"schema_version", "source_task_id", b"source_task_id", "state", b"state", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["archive_wanted", b"archive_wanted", "batch_id", b"batch_id", "batch_name", b"batch_name", "finish_time_ms", b"finish_time_ms", "folder_id", b"folder_id", "job_id", b"job_id", "number_of_variations", b"number_of_variations", "outputs", b"outputs", "pin_token", b"pin_token", "product", b"product", "review_state", b"review_state", "schema_version", b"schema_version", "source_task_id", b"source_task_id", "state", b"state", "team", b"team", "variant", b"variant", "variant_index", b"variant_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -26,7 +26,7 @@ from contentshop.options.v1 import options_pb2 as contentshop_dot_options_dot_v1
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&contentshop/packager/v1/packager.proto\x12\x17\x63ontentshop.packager.v1\x1a$contentshop/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb6\x02\n\x07\x41rchive\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.contentshop.packager.v1.ArchiveState\x12\x10\n\x08\x66ilename\x18\x04 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x13\n\x0bimage_count\x18\x07 \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x08 \x01(\t\x12\x15\n\rerror_message\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"F\n\x14\x43reateArchiveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06job_id\x18\x02 \x01(\x03H\x00\x42\x08\n\x06source\"J\n\x15\x43reateArchiveResponse\x12\x31\n\x07\x61rchive\x18\x01 \x01(\x0b\x32 .contentshop.packager.v1.Archive\"B\n\x11GetArchiveRequest\x12\x14\n\narchive_id\x18\x01 \x01(\x03H\x00\x12\x10\n\x06job_id\x18\x02 \x01(\x03H\x00\x42\x05\n\x03key\"G\n\x12GetArchiveResponse\x12\x31\n\x07\x61rchive\x18\x01 \x01(\x0b\x32 .contentshop.packager.v1.Archive\"G\n\x16\x44ownloadArchiveRequest\x12\x14\n\narchive_id\x18\x01 \x01(\x03H\x00\x12\x10\n\x06job_id\x18\x02 \x01(\x03H\x00\x42\x05\n\x03key\"g\n\x17\x44ownloadArchiveResponse\x12\x33\n\x07\x61rchive\x18\x01 \x01(\x0b\x32 .contentshop.packager.v1.ArchiveH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part*{\n\x0c\x41rchiveState\x12\x1d\n\x19\x41RCHIVE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41RCHIVE_STATE_PENDING\x10\x01\x12\x17\n\x13\x41RCHIVE_STATE_READY\x10\x02\x12\x18\n\x14\x41RCHIVE_STATE_FAILED\x10\x03\x32\xec\x02\n\x0fPackagerService\x12n\n\rCreateArchive\x12-.contentshop.packager.v1.CreateArchiveRequest\x1a..contentshop.packager.v1.CreateArchiveResponse\x12\x65\n\nGetArchive\x12*.contentshop.packager.v1.GetArchiveRequest\x1a+.contentshop.packager.v1.GetArchiveResponse\x12v\n\x0f\x44ownloadArchive\x12/.contentshop.packager.v1.DownloadArchiveRequest\x1a\x30.contentshop.packager.v1.DownloadArchiveResponse0\x01\x1a\n\xaa\xd4\x18\x06\n\x04teamb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&contentshop/packager/v1/packager.proto\x12\x17\x63ontentshop.packager.v1\x1a$contentshop/options/v1/options.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x02\n\x07\x41rchive\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.contentshop.packager.v1.ArchiveState\x12\x10\n\x08\x66ilename\x18\x04 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x05 \x01(\x03\x12\x12\n\nsize_bytes\x18\x06 \x01(\x03\x12\x13\n\x0bimage_count\x18\x07 \x01(\x05\x12\x14\n\x0c\x65rror_reason\x18\x08 \x01(\t\x12\x15\n\rerror_message\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62\x61tch_id\x18\x0c \x01(\x03\x12\x11\n\tfolder_id\x18\r \x01(\x03\"o\n\x14\x43reateArchiveRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x10\n\x06job_id\x18\x02 \x01(\x03H\x00\x12\x12\n\x08\x62\x61tch_id\x18\x03 \x01(\x03H\x00\x12\x13\n\tfolder_id\x18\x04 \x01(\x03H\x00\x42\x08\n\x06source\"J\n\x15\x43reateArchiveResponse\x12\x31\n\x07\x61rchive\x18\x01 \x01(\x0b\x32 .contentshop.packager.v1.Archive\"k\n\x11GetArchiveRequest\x12\x14\n\narchive_id\x18\x01 \x01(\x03H\x00\x12\x10\n\x06job_id\x18\x02 \x01(\x03H\x00\x12\x12\n\x08\x62\x61tch_id\x18\x03 \x01(\x03H\x00\x12\x13\n\tfolder_id\x18\x04 \x01(\x03H\x00\x42\x05\n\x03key\"G\n\x12GetArchiveResponse\x12\x31\n\x07\x61rchive\x18\x01 \x01(\x0b\x32 .contentshop.packager.v1.Archive\"p\n\x16\x44ownloadArchiveRequest\x12\x14\n\narchive_id\x18\x01 \x01(\x03H\x00\x12\x10\n\x06job_id\x18\x02 \x01(\x03H\x00\x12\x12\n\x08\x62\x61tch_id\x18\x03 \x01(\x03H\x00\x12\x13\n\tfolder_id\x18\x04 \x01(\x03H\x00\x42\x05\n\x03key\"g\n\x17\x44ownloadArchiveResponse\x12\x33\n\x07\x61rchive\x18\x01 \x01(\x0b\x32 .contentshop.packager.v1.ArchiveH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"m\n\x13WatchArchiveRequest\x12\x14\n\narchive_id\x18\x01 \x01(\x03H\x00\x12\x10\n\x06job_id\x18\x02 \x01(\x03H\x00\x12\x12\n\x08\x62\x61tch_id\x18\x03 \x01(\x03H\x00\x12\x13\n\tfolder_id\x18\x04 \x01(\x03H\x00\x42\x05\n\x03key\"p\n\x14WatchArchiveResponse\x12\x31\n\x07\x61rchive\x18\x01 \x01(\x0b\x32 .contentshop.packager.v1.Archive\x12\x16\n\x0eimages_written\x18\x02 \x01(\x05\x12\r\n\x05\x66inal\x18\x03 \x01(\x08*{\n\x0c\x41rchiveState\x12\x1d\n\x19\x41RCHIVE_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41RCHIVE_STATE_PENDING\x10\x01\x12\x17\n\x13\x41RCHIVE_STATE_READY\x10\x02\x12\x18\n\x14\x41RCHIVE_STATE_FAILED\x10\x03\x32\xdb\x03\n\x0fPackagerService\x12n\n\rCreateArchive\x12-.contentshop.packager.v1.CreateArchiveRequest\x1a..contentshop.packager.v1.CreateArchiveResponse\x12\x65\n\nGetArchive\x12*.contentshop.packager.v1.GetArchiveRequest\x1a+.contentshop.packager.v1.GetArchiveResponse\x12m\n\x0cWatchArchive\x12,.contentshop.packager.v1.WatchArchiveRequest\x1a-.contentshop.packager.v1.WatchArchiveResponse0\x01\x12v\n\x0f\x44ownloadArchive\x12/.contentshop.packager.v1.DownloadArchiveRequest\x1a\x30.contentshop.packager.v1.DownloadArchiveResponse0\x01\x1a\n\xaa\xd4\x18\x06\n\x04teamb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,22 +35,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PACKAGERSERVICE']._loaded_options = None
   _globals['_PACKAGERSERVICE']._serialized_options = b'\252\324\030\006\n\004team'
-  _globals['_ARCHIVESTATE']._serialized_start=918
-  _globals['_ARCHIVESTATE']._serialized_end=1041
+  _globals['_ARCHIVESTATE']._serialized_start=1303
+  _globals['_ARCHIVESTATE']._serialized_end=1426
   _globals['_ARCHIVE']._serialized_start=139
-  _globals['_ARCHIVE']._serialized_end=449
-  _globals['_CREATEARCHIVEREQUEST']._serialized_start=451
-  _globals['_CREATEARCHIVEREQUEST']._serialized_end=521
-  _globals['_CREATEARCHIVERESPONSE']._serialized_start=523
-  _globals['_CREATEARCHIVERESPONSE']._serialized_end=597
-  _globals['_GETARCHIVEREQUEST']._serialized_start=599
-  _globals['_GETARCHIVEREQUEST']._serialized_end=665
-  _globals['_GETARCHIVERESPONSE']._serialized_start=667
-  _globals['_GETARCHIVERESPONSE']._serialized_end=738
-  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_start=740
-  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_end=811
-  _globals['_DOWNLOADARCHIVERESPONSE']._serialized_start=813
-  _globals['_DOWNLOADARCHIVERESPONSE']._serialized_end=916
-  _globals['_PACKAGERSERVICE']._serialized_start=1044
-  _globals['_PACKAGERSERVICE']._serialized_end=1408
+  _globals['_ARCHIVE']._serialized_end=486
+  _globals['_CREATEARCHIVEREQUEST']._serialized_start=488
+  _globals['_CREATEARCHIVEREQUEST']._serialized_end=599
+  _globals['_CREATEARCHIVERESPONSE']._serialized_start=601
+  _globals['_CREATEARCHIVERESPONSE']._serialized_end=675
+  _globals['_GETARCHIVEREQUEST']._serialized_start=677
+  _globals['_GETARCHIVEREQUEST']._serialized_end=784
+  _globals['_GETARCHIVERESPONSE']._serialized_start=786
+  _globals['_GETARCHIVERESPONSE']._serialized_end=857
+  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_start=859
+  _globals['_DOWNLOADARCHIVEREQUEST']._serialized_end=971
+  _globals['_DOWNLOADARCHIVERESPONSE']._serialized_start=973
+  _globals['_DOWNLOADARCHIVERESPONSE']._serialized_end=1076
+  _globals['_WATCHARCHIVEREQUEST']._serialized_start=1078
+  _globals['_WATCHARCHIVEREQUEST']._serialized_end=1187
+  _globals['_WATCHARCHIVERESPONSE']._serialized_start=1189
+  _globals['_WATCHARCHIVERESPONSE']._serialized_end=1301
+  _globals['_PACKAGERSERVICE']._serialized_start=1429
+  _globals['_PACKAGERSERVICE']._serialized_end=1904
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,11 @@ class PackagerServiceStub:
                 request_serializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.GetArchiveRequest.SerializeToString,
                 response_deserializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.GetArchiveResponse.FromString,
                 _registered_method=True)
+        self.WatchArchive = channel.unary_stream(
+                '/contentshop.packager.v1.PackagerService/WatchArchive',
+                request_serializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.WatchArchiveRequest.SerializeToString,
+                response_deserializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.WatchArchiveResponse.FromString,
+                _registered_method=True)
         self.DownloadArchive = channel.unary_stream(
                 '/contentshop.packager.v1.PackagerService/DownloadArchive',
                 request_serializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.DownloadArchiveRequest.SerializeToString,
@@ -59,11 +64,14 @@ class PackagerServiceServicer:
     """
 
     def CreateArchive(self, request, context):
-        """The archive of a job; built when there is none or the last one failed. It is usually there
-        already: jobs of more than one image get theirs when they succeed.
+        """The archive of a job, a batch or a folder; built when there is none or the last one failed. A
+        job's is usually there already: jobs of more than one image get theirs when they succeed. A
+        batch's has a folder per variant; a batch that was retried since its last one, and a folder,
+        get a new one for each new request_id.
 
-        FAILED_PRECONDITION ARCHIVE_NOT_READY: the job has not ended; ARCHIVE_NOT_APPLICABLE: it made
-        fewer than two images. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED.
+        FAILED_PRECONDITION ARCHIVE_NOT_READY: the job or batch has not ended, or its images are
+        not approved yet; ARCHIVE_NOT_APPLICABLE: a job with fewer than two images, a batch or folder
+        with none. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +79,14 @@ class PackagerServiceServicer:
 
     def GetArchive(self, request, context):
         """One archive as it stands. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchArchive(self, request, context):
+        """One archive until it is READY or FAILED: as it stands, then each change, then the message
+        that says `final`. NOT_FOUND. RESOURCE_EXHAUSTED TOO_MANY_STREAMS. UNAVAILABLE: come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,6 +112,11 @@ def add_PackagerServiceServicer_to_server(servicer, server):
                     servicer.GetArchive,
                     request_deserializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.GetArchiveRequest.FromString,
                     response_serializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.GetArchiveResponse.SerializeToString,
+            ),
+            'WatchArchive': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchArchive,
+                    request_deserializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.WatchArchiveRequest.FromString,
+                    response_serializer=contentshop_dot_packager_dot_v1_dot_packager__pb2.WatchArchiveResponse.SerializeToString,
             ),
             'DownloadArchive': grpc.unary_stream_rpc_method_handler(
                     servicer.DownloadArchive,
@@ -159,6 +180,33 @@ class PackagerService:
             '/contentshop.packager.v1.PackagerService/GetArchive',
             contentshop_dot_packager_dot_v1_dot_packager__pb2.GetArchiveRequest.SerializeToString,
             contentshop_dot_packager_dot_v1_dot_packager__pb2.GetArchiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchArchive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/contentshop.packager.v1.PackagerService/WatchArchive',
+            contentshop_dot_packager_dot_v1_dot_packager__pb2.WatchArchiveRequest.SerializeToString,
+            contentshop_dot_packager_dot_v1_dot_packager__pb2.WatchArchiveResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,4 @@
-"""EnqueueService: the door for teams."""
+"""EnqueueService: jobs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from google.protobuf import timestamp_pb2
 
-from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc, job_pb2
+from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.auth import current_caller
 from libs.common.canonical import request_key
 from libs.common.checks import Violations, checking
-from libs.common.paging import PageTokens, page_size
+from libs.common.paging import page_size
 from services.enqueue.domain import JobState
 from services.enqueue.servicer.convert import (
     event_message,
@@ -25,11 +25,10 @@ from services.enqueue.servicer.drafts import (
     edit_draft,
     generation_draft,
 )
+from services.enqueue.servicer.means import Doors, Means
 from services.enqueue.store.jobs import JobFilter
 from services.enqueue.usecases import explaining, reading
-from services.enqueue.usecases.deps import Deps
-from services.enqueue.usecases.enqueueing import EnqueueJob
-from services.enqueue.watch import Update, WatchHub
+from services.enqueue.watch import Update
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
@@ -44,14 +43,11 @@ _TYPES = {
 }
 
 
-class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
-    """Requests of teams; the team is the token's."""
+class JobDoors(Doors):
+    """Requests about jobs; the team is the token's."""
 
-    def __init__(self, deps: Deps, enqueue: EnqueueJob, hub: WatchHub, tokens: PageTokens) -> None:
-        self._deps = deps
-        self._enqueue = enqueue
-        self._hub = hub
-        self._tokens = tokens
+    def __init__(self, means: Means) -> None:
+        super().__init__(means)
         self._last_update: Update | None = None
         self._last_message = enqueue_pb2.WatchJobResponse()
 
@@ -61,7 +57,7 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
         """Enqueues one generation."""
         team = current_caller().team
         key = request_key(team, "EnqueueGeneration", request)
-        job = await self._enqueue(key, lambda: generation_draft(team, request))
+        job = await self._means.enqueue(key, lambda: generation_draft(team, request))
         return enqueue_pb2.EnqueueGenerationResponse(job=job_message(job))
 
     async def EnqueueEdit(
@@ -70,7 +66,7 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
         """Enqueues one edit."""
         team = current_caller().team
         key = request_key(team, "EnqueueEdit", request)
-        job = await self._enqueue(key, lambda: edit_draft(team, request))
+        job = await self._means.enqueue(key, lambda: edit_draft(team, request))
         return enqueue_pb2.EnqueueEditResponse(job=job_message(job))
 
     async def GetJob(
@@ -78,7 +74,7 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
     ) -> enqueue_pb2.GetJobResponse:
         """One job as it stands."""
         _check_job_id(request.job_id)
-        job = await reading.get_job(self._deps, current_caller().team, request.job_id)
+        job = await reading.get_job(self._means.deps, current_caller().team, request.job_id)
         return enqueue_pb2.GetJobResponse(job=job_message(job))
 
     async def ListJobs(
@@ -90,9 +86,11 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
             which = _filter(request, check)
         limit = page_size(request.page_size, default=DEFAULT_PAGE, most=MAX_PAGE)
         scope = ("ListJobs", team, which)
-        before = self._tokens.open(request.page_token, *scope)
-        jobs = await reading.list_jobs(self._deps, team, which, before_id=before, limit=limit + 1)
-        token = self._tokens.seal(jobs[limit - 1].id, *scope) if len(jobs) > limit else ""
+        before = self._means.tokens.open(request.page_token, *scope)
+        jobs = await reading.list_jobs(
+            self._means.deps, team, which, before_id=before, limit=limit + 1
+        )
+        token = self._means.tokens.seal(jobs[limit - 1].id, *scope) if len(jobs) > limit else ""
         return enqueue_pb2.ListJobsResponse(
             jobs=[job_message(job) for job in jobs[:limit]], next_page_token=token
         )
@@ -102,7 +100,7 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
     ) -> enqueue_pb2.CancelJobResponse:
         """Cancels a job."""
         _check_job_id(request.job_id)
-        job = await reading.cancel_job(self._deps, current_caller().team, request.job_id)
+        job = await reading.cancel_job(self._means.deps, current_caller().team, request.job_id)
         return enqueue_pb2.CancelJobResponse(job=job_message(job))
 
     async def WatchJob(
@@ -113,7 +111,7 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
             check.id(request.job_id, "job_id")
             check.check(request.after_sequence >= 0, "after_sequence", "must not be negative")
         team = current_caller().team
-        async for update in self._hub.watch(team, request.job_id, request.after_sequence):
+        async for update in self._means.hub.watch(team, request.job_id, request.after_sequence):
             yield self._message(update)
 
     def _message(self, update: Update) -> enqueue_pb2.WatchJobResponse:
@@ -130,7 +128,7 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
         _check_job_id(request.job_id)
         caller = current_caller()
         team = None if "ops" in caller.scopes else caller.team
-        why = await explaining.explain_job(self._deps, team, request.job_id)
+        why = await explaining.explain_job(self._means.deps, team, request.job_id)
         backing_off = why.reason is explaining.WaitReason.BACKOFF
         return enqueue_pb2.ExplainJobResponse(
             reason=enqueue_pb2.WaitReason.Value(f"WAIT_REASON_{why.reason}"),
@@ -155,7 +153,7 @@ class EnqueueServicer(enqueue_pb2_grpc.EnqueueServiceServicer):
             check.check(request.after_sequence >= 0, "after_sequence", "must not be negative")
         limit = page_size(request.page_size, default=DEFAULT_EVENTS, most=MAX_EVENTS)
         events, more = await reading.list_events(
-            self._deps,
+            self._means.deps,
             current_caller().team,
             request.job_id,
             after=request.after_sequence,

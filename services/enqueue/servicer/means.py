@@ -1,0 +1,27 @@
+"""What the doors of enqueue are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from libs.common.paging import PageTokens
+from services.enqueue.usecases.deps import Deps
+from services.enqueue.usecases.enqueueing import EnqueueJob
+from services.enqueue.watch import WatchHub
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The use cases and what they share."""
+
+    deps: Deps
+    enqueue: EnqueueJob
+    hub: WatchHub
+    tokens: PageTokens
+
+
+class Doors:
+    """Some RPCs of a service: the servicer of the whole is made of such parts, one per noun."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
