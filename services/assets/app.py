@@ -26,7 +26,7 @@ from services.assets.consumer import JobMessages
 from services.assets.gateways import ImageInspector
 from services.assets.imaging import GENERATED_LIMITS, UPLOAD_LIMITS
 from services.assets.receiving import Pace, Places
-from services.assets.servicer import AssetsBackendServicer, AssetsServicer
+from services.assets.servicer import AssetsBackendServicer, AssetsServicer, Means
 from services.assets.settings import Settings
 from services.assets.upload_urls import UploadUrls
 from services.assets.usecases.deps import Deps, Figures
@@ -178,7 +178,7 @@ def _server(settings: Settings, deps: Deps, clock: Clock) -> GrpcServer:
         settings.generated, per_holder=settings.generated, wait_seconds=settings.place_seconds
     )
     team_door = AssetsServicer(
-        deps, UploadFile(deps, uploads), PageTokens(settings.service_secret), pace
+        Means(deps, UploadFile(deps, uploads), PageTokens(settings.service_secret), pace)
     )
     backend_door = AssetsBackendServicer(
         deps, StoreGenerated(deps, generated), UploadUrls(settings.upload_hosts), pace

@@ -1,6 +1,13 @@
 """The gRPC doors of assets: request → use case → response."""
 
+from contentshop.assets.v1 import assets_pb2_grpc
 from services.assets.servicer.backend import AssetsBackendServicer
-from services.assets.servicer.team import AssetsServicer
+from services.assets.servicer.files import FileDoors
+from services.assets.servicer.means import Means
 
-__all__ = ["AssetsBackendServicer", "AssetsServicer"]
+
+class AssetsServicer(FileDoors, assets_pb2_grpc.AssetsServiceServicer):
+    """Requests of teams: the parts, one per noun."""
+
+
+__all__ = ["AssetsBackendServicer", "AssetsServicer", "Means"]

@@ -1,4 +1,4 @@
-"""AssetsService: the door for teams."""
+"""AssetsService: files."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc
+from contentshop.assets.v1 import assets_pb2
 from libs.common.auth import current_caller
 from libs.common.checks import MAX_ID, checking
-from libs.common.paging import PageTokens, page_size
+from libs.common.paging import page_size
 from services.assets.domain import FileKind
-from services.assets.receiving import Pace
 from services.assets.servicer.convert import file_message, timestamp
 from services.assets.servicer.headers import request_key, upload_of
+from services.assets.servicer.means import Doors
 from services.assets.servicer.streams import PartStream
 from services.assets.store.files import FileFilter
 from services.assets.usecases import reading
 from services.assets.usecases.deleting import delete_file
-from services.assets.usecases.deps import Deps
-from services.assets.usecases.uploading import UploadFile
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
@@ -33,24 +31,18 @@ _KINDS: dict[int, FileKind | None] = {
 }
 
 
-class AssetsServicer(assets_pb2_grpc.AssetsServiceServicer):
-    """Requests of teams; the team is the token's."""
-
-    def __init__(self, deps: Deps, upload: UploadFile, tokens: PageTokens, pace: Pace) -> None:
-        self._deps = deps
-        self._upload = upload
-        self._tokens = tokens
-        self._pace = pace
+class FileDoors(Doors):
+    """Requests about files; the team is the token's."""
 
     async def UploadFile(
         self, request_iterator: AsyncIterator[assets_pb2.UploadFileRequest], context: Any
     ) -> assets_pb2.UploadFileResponse:
         """Stores one photo."""
-        stream: PartStream[assets_pb2.UploadHeader] = PartStream(request_iterator, self._pace)
+        stream: PartStream[assets_pb2.UploadHeader] = PartStream(request_iterator, self._means.pace)
         header = await stream.header()
         key = request_key(current_caller().team, header)
-        max_bytes = self._deps.figures.upload.max_bytes
-        file = await self._upload(key, lambda: upload_of(header, max_bytes), stream)
+        max_bytes = self._means.deps.figures.upload.max_bytes
+        file = await self._means.upload(key, lambda: upload_of(header, max_bytes), stream)
         return assets_pb2.UploadFileResponse(file=file_message(file))
 
     async def GetFile(
@@ -58,7 +50,7 @@ class AssetsServicer(assets_pb2_grpc.AssetsServiceServicer):
     ) -> assets_pb2.GetFileResponse:
         """One file's facts."""
         _check_file_id(request.file_id)
-        file = await reading.get_file(self._deps, current_caller().team, request.file_id)
+        file = await reading.get_file(self._means.deps, current_caller().team, request.file_id)
         return assets_pb2.GetFileResponse(file=file_message(file))
 
     async def ListFiles(
@@ -72,9 +64,11 @@ class AssetsServicer(assets_pb2_grpc.AssetsServiceServicer):
         which = FileFilter(_KINDS[request.kind], request.job_id)
         limit = page_size(request.page_size, default=DEFAULT_PAGE, most=MAX_PAGE)
         scope = ("ListFiles", team, which)
-        before = self._tokens.open(request.page_token, *scope)
-        files = await reading.list_files(self._deps, team, which, before_id=before, limit=limit + 1)
-        token = self._tokens.seal(files[limit - 1].id, *scope) if len(files) > limit else ""
+        before = self._means.tokens.open(request.page_token, *scope)
+        files = await reading.list_files(
+            self._means.deps, team, which, before_id=before, limit=limit + 1
+        )
+        token = self._means.tokens.seal(files[limit - 1].id, *scope) if len(files) > limit else ""
         return assets_pb2.ListFilesResponse(
             files=[file_message(file) for file in files[:limit]], next_page_token=token
         )
@@ -84,9 +78,9 @@ class AssetsServicer(assets_pb2_grpc.AssetsServiceServicer):
     ) -> AsyncIterator[assets_pb2.DownloadFileResponse]:
         """A file's facts, then its bytes."""
         _check_file_id(request.file_id)
-        file = await reading.get_file(self._deps, current_caller().team, request.file_id)
+        file = await reading.get_file(self._means.deps, current_caller().team, request.file_id)
         yield assets_pb2.DownloadFileResponse(file=file_message(file))
-        async with aclosing(reading.read_file(self._deps, file)) as chunks:
+        async with aclosing(reading.read_file(self._means.deps, file)) as chunks:
             async for chunk in chunks:
                 yield assets_pb2.DownloadFileResponse(chunk=chunk)
 
@@ -98,7 +92,7 @@ class AssetsServicer(assets_pb2_grpc.AssetsServiceServicer):
             check.id(request.file_id, "file_id")
             check.within(request.ttl_seconds, 0, MAX_URL_SECONDS, "ttl_seconds")
         url = await reading.create_download_url(
-            self._deps,
+            self._means.deps,
             current_caller().team,
             request.file_id,
             request.ttl_seconds or MAX_URL_SECONDS,
@@ -112,7 +106,7 @@ class AssetsServicer(assets_pb2_grpc.AssetsServiceServicer):
     ) -> assets_pb2.DeleteFileResponse:
         """Deletes a file."""
         _check_file_id(request.file_id)
-        await delete_file(self._deps, current_caller().team, request.file_id)
+        await delete_file(self._means.deps, current_caller().team, request.file_id)
         return assets_pb2.DeleteFileResponse()
 
 

@@ -1,0 +1,27 @@
+"""What the doors of assets are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from libs.common.paging import PageTokens
+from services.assets.receiving import Pace
+from services.assets.usecases.deps import Deps
+from services.assets.usecases.uploading import UploadFile
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """The use cases of the team door, and what they share."""
+
+    deps: Deps
+    upload: UploadFile
+    tokens: PageTokens
+    pace: Pace
+
+
+class Doors:
+    """Some RPCs of a service: the servicer of the whole is made of such parts, one per noun."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
