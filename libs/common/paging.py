@@ -8,25 +8,31 @@ import hmac
 import json
 
 from libs.common.checks import checking
+from libs.common.clock import Clock
 from libs.common.errors import FieldViolation, InvalidArgumentError
 
+LIFE_SECONDS = 24 * 3600
+
+_BODY_BYTES = 16
 _MAC_BYTES = 16
 
 
 class PageTokens:
-    """Signs where a page ended, bound to team, method and filter.
+    """Signs where a page ended, bound to team, method and filter; good for a day.
 
     Args:
         secret: shared by all replicas of a service.
+        clock: says when a token has run out.
     """
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, clock: Clock) -> None:
         self._key = hashlib.sha256(b"page-tokens:" + secret.encode()).digest()
+        self._clock = clock
 
     def seal(self, position: int, *scope: object) -> str:
         """A token for "after this position" of the list that `scope` describes."""
-        body = position.to_bytes(8, "big")
-        return base64.urlsafe_b64encode(body + self._mac(body, scope)).decode().rstrip("=")
+        body = position.to_bytes(8, "big") + (self._now() + LIFE_SECONDS).to_bytes(8, "big")
+        return _text(body + self._mac(body, scope))
 
     def open(self, token: str, *scope: object) -> int | None:
         """The position, or None for the first page; raises BAD_PAGE_TOKEN for all else."""
@@ -36,25 +42,33 @@ class PageTokens:
             raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
         except ValueError:
             raise _bad() from None
-        body, mac = raw[:8], raw[8:]
-        if len(raw) != 8 + _MAC_BYTES or not hmac.compare_digest(mac, self._mac(body, scope)):
+        body, mac = raw[:_BODY_BYTES], raw[_BODY_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(body, scope)):
             raise _bad()
-        position = int.from_bytes(body, "big")
         # Decoding is lenient (stray characters, spare bits): only what we sealed is ours.
-        if token != self.seal(position, *scope):
+        if token != _text(raw) or int.from_bytes(body[8:], "big") < self._now():
             raise _bad()
-        return position
+        return int.from_bytes(body[:8], "big")
+
+    def _now(self) -> int:
+        return int(self._clock.now().timestamp())
 
     def _mac(self, body: bytes, scope: tuple[object, ...]) -> bytes:
         text = json.dumps(scope, default=str).encode()
         return hmac.new(self._key, body + text, hashlib.sha256).digest()[:_MAC_BYTES]
 
 
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
 def _bad() -> InvalidArgumentError:
     return InvalidArgumentError(
-        "the page token is not of this list",
+        "the page token is not of this list, or too old",
         reason="BAD_PAGE_TOKEN",
-        violations=[FieldViolation("page_token", "is not of this list", "BAD_PAGE_TOKEN")],
+        violations=[
+            FieldViolation("page_token", "is not of this list, or too old", "BAD_PAGE_TOKEN")
+        ],
     )
 
 

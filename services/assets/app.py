@@ -178,7 +178,7 @@ def _server(settings: Settings, deps: Deps, clock: Clock) -> GrpcServer:
         settings.generated, per_holder=settings.generated, wait_seconds=settings.place_seconds
     )
     team_door = AssetsServicer(
-        Means(deps, UploadFile(deps, uploads), PageTokens(settings.service_secret), pace)
+        Means(deps, UploadFile(deps, uploads), PageTokens(settings.service_secret, clock), pace)
     )
     backend_door = AssetsBackendServicer(
         deps, StoreGenerated(deps, generated), UploadUrls(settings.upload_hosts), pace

@@ -134,7 +134,9 @@ def build(
         ),
     )
     enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids)
-    team_door = EnqueueServicer(Means(deps, enqueue, hub, PageTokens(settings.service_secret)))
+    team_door = EnqueueServicer(
+        Means(deps, enqueue, hub, PageTokens(settings.service_secret, clock))
+    )
     worker_door = ExecutionServicer(deps, commands)
 
     def register(server: grpc.aio.Server) -> None:

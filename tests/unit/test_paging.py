@@ -7,9 +7,10 @@ import base64
 import pytest
 
 from libs.common.errors import InvalidArgumentError
-from libs.common.paging import PageTokens, page_size
+from libs.common.paging import LIFE_SECONDS, PageTokens, page_size
+from tests.fakes.clock import ManualClock
 
-TOKENS = PageTokens("s" * 32)
+TOKENS = PageTokens("s" * 32, ManualClock())
 SCOPE = ("ListJobs", "red", "filter")
 
 
@@ -20,7 +21,7 @@ def test_a_token_says_where_the_page_ended(position: int) -> None:
 
 
 TOKEN = TOKENS.seal(7, *SCOPE)
-RAW = base64.urlsafe_b64decode(TOKEN)
+RAW = base64.urlsafe_b64decode(TOKEN + "=")
 
 
 @pytest.mark.parametrize(
@@ -30,8 +31,8 @@ RAW = base64.urlsafe_b64decode(TOKEN)
         (TOKEN, ("ListJobs", "red", "other")),
         (TOKEN, ("ListFiles", "red", "filter")),
         (TOKEN, ("ListJobs", "redfilter")),
-        (PageTokens("t" * 32).seal(7, *SCOPE), SCOPE),
-        (base64.urlsafe_b64encode(bytes([1]) + RAW[1:]).decode(), SCOPE),
+        (PageTokens("t" * 32, ManualClock()).seal(7, *SCOPE), SCOPE),
+        (base64.urlsafe_b64encode(bytes([1]) + RAW[1:]).decode().rstrip("="), SCOPE),
         (TOKEN[:-1], SCOPE),
         (TOKEN + "A", SCOPE),
         (TOKEN + "=", SCOPE),
@@ -48,6 +49,18 @@ def test_any_other_token_is_refused(token: str, scope: tuple[str, ...]) -> None:
         TOKENS.open(token, *scope)
     assert raised.value.reason == "BAD_PAGE_TOKEN"
     assert [v.field for v in raised.value.violations] == ["page_token"]
+
+
+def test_a_token_runs_out() -> None:
+    clock = ManualClock()
+    tokens = PageTokens("s" * 32, clock)
+    token = tokens.seal(7, *SCOPE)
+    clock.move(LIFE_SECONDS)
+    assert tokens.open(token, *SCOPE) == 7
+    clock.move(1)
+    with pytest.raises(InvalidArgumentError) as raised:
+        tokens.open(token, *SCOPE)
+    assert raised.value.reason == "BAD_PAGE_TOKEN"
 
 
 def test_page_sizes() -> None:
