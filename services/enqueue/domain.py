@@ -51,6 +51,14 @@ class ArchiveState(StrEnum):
     FAILED = "FAILED"
 
 
+class ReviewState(StrEnum):
+    """What a person said of a job's images."""
+
+    PENDING = "PENDING"
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
 class EventKind(StrEnum):
     """What happened to a job."""
 
@@ -93,11 +101,12 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the provider counted, in tokens."""
+    """What the provider counted, in tokens, and what it cost, in millionths of a currency."""
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    cost_micros: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         """Both together."""
@@ -105,6 +114,7 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.output_tokens + other.output_tokens,
             self.total_tokens + other.total_tokens,
+            self.cost_micros + other.cost_micros,
         )
 
 
@@ -132,6 +142,7 @@ class Image:
     made: MadeImage | None
     fault: Fault | None
     done_at: datetime | None
+    rating: int = 0  # 1 to 5; 0: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +238,30 @@ class JobSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Review:
+    """What a person said of a job's images; the last word stands."""
+
+    state: ReviewState = ReviewState.PENDING
+    reviewer: str = ""
+    at: datetime | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a job set aside of its team's credits, one per image, and gave back at its end."""
+
+    held: int
+    released: int | None  # None: not ended
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it stands."""
+    """A job as it stands.
+
+    Attributes:
+        hold: None where the team had no account when the job was enqueued: it is never charged.
+    """
 
     id: int
     spec: JobSpec
@@ -250,6 +283,8 @@ class Job:
     finished_at: datetime | None
     not_before: datetime | None
     images: tuple[Image, ...] = field(default=())
+    review: Review = Review()
+    hold: Hold | None = None
 
     @property
     def terminal(self) -> bool:

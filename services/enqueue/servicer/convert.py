@@ -7,7 +7,7 @@ from datetime import datetime
 from google.protobuf import timestamp_pb2
 
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
-from services.enqueue.domain import Event, Fault, Image, Job, Usage
+from services.enqueue.domain import Event, Fault, Image, Job, Review, Usage
 from services.enqueue.watch import Update
 
 
@@ -31,6 +31,7 @@ def usage_message(usage: Usage) -> job_pb2.Usage:
         prompt_tokens=usage.prompt_tokens,
         output_tokens=usage.output_tokens,
         total_tokens=usage.total_tokens,
+        cost_micros=usage.cost_micros,
     )
 
 
@@ -42,6 +43,7 @@ def image_message(image: Image) -> job_pb2.Image:
         error=fault_message(image.fault),
         done_time=timestamp(image.done_at),
         attempt=image.attempt,
+        rating=image.rating,
     )
     made = image.made
     if made is not None:
@@ -95,6 +97,8 @@ def job_message(job: Job) -> job_pb2.Job:
         start_time=timestamp(job.started_at),
         finish_time=timestamp(job.finished_at),
         not_before=timestamp(job.not_before),
+        review=_review_message(job.review),
+        credits=_credits_message(job),
     )
     message.input.update(dict(spec.values))
     if spec.moodboard is not None:
@@ -116,6 +120,23 @@ def _archive_message(job: Job) -> job_pb2.JobArchive:
         filename=archive.filename,
         size_bytes=archive.size_bytes,
         error=fault_message(archive.fault),
+    )
+
+
+def _review_message(review: Review) -> job_pb2.Review:
+    return job_pb2.Review(
+        state=job_pb2.ReviewState.Value(f"REVIEW_STATE_{review.state}"),
+        reviewer=review.reviewer,
+        review_time=timestamp(review.at),
+        notes=review.notes,
+    )
+
+
+def _credits_message(job: Job) -> job_pb2.JobCredits:
+    if job.hold is None:
+        return job_pb2.JobCredits()
+    return job_pb2.JobCredits(
+        held=job.hold.held, captured=job.images_done, released=job.hold.released or 0
     )
 
 

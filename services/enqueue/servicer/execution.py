@@ -157,7 +157,7 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             sha256 = _SHA256.fullmatch(request.sha256) is not None
             check.check(sha256, "sha256", "must be 64 hex digits, lower case")
             check.text(request.model, MAX_NAME_CHARS, "model")
-            for name in ("prompt_tokens", "output_tokens", "total_tokens"):
+            for name in ("prompt_tokens", "output_tokens", "total_tokens", "cost_micros"):
                 count = getattr(request.usage, name)
                 check.check(count >= 0, f"usage.{name}", "must not be negative")
         made = MadeImage(
@@ -172,6 +172,7 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
                 request.usage.prompt_tokens,
                 request.usage.output_tokens,
                 request.usage.total_tokens,
+                request.usage.cost_micros,
             ),
         )
         held = Held(request.job_id, request.fence)

@@ -12,6 +12,7 @@ from services.enqueue.domain import (
     Event,
     EventKind,
     Fault,
+    Hold,
     Image,
     ImageState,
     InputImage,
@@ -21,6 +22,8 @@ from services.enqueue.domain import (
     Labels,
     MadeImage,
     Moodboard,
+    Review,
+    ReviewState,
     Usage,
 )
 
@@ -61,6 +64,13 @@ def job_of(row: Row, images: tuple[Image, ...] = ()) -> Job:
         finished_at=row.finished_at,
         not_before=row.not_before,
         images=images,
+        review=Review(
+            ReviewState(row.review_state),
+            row.reviewer or "",
+            row.reviewed_at,
+            row.review_notes or "",
+        ),
+        hold=None if row.credits_held is None else Hold(row.credits_held, row.credits_released),
     )
 
 
@@ -110,7 +120,7 @@ def image_of(row: Row) -> Image:
             size_bytes=row.size_bytes,
             sha256=row.sha256,
             model=row.model,
-            usage=Usage(row.prompt_tokens, row.output_tokens, row.total_tokens),
+            usage=Usage(row.prompt_tokens, row.output_tokens, row.total_tokens, row.cost_micros),
         )
     return Image(
         index=row.image_index,
@@ -119,6 +129,7 @@ def image_of(row: Row) -> Image:
         made=made,
         fault=fault_of(row.error_reason, row.error_message),
         done_at=row.done_at,
+        rating=row.rating,
     )
 
 

@@ -102,6 +102,7 @@ async def record_image(deps: Deps, held: Held, index: int, made: MadeImage) -> I
             "prompt_tokens": made.usage.prompt_tokens,
             "output_tokens": made.usage.output_tokens,
             "total_tokens": made.usage.total_tokens,
+            "cost_micros": made.usage.cost_micros,
             "done_at": tx.now(),
         }
         image = await images.settle(tx, job.id, index, values)
