@@ -10,6 +10,7 @@ from libs.common.checks import Violations
 from services.enqueue.workflows import WORKFLOWS, Workflow
 from services.enqueue.workflows.apparel_catalog_v1 import PURPOSES
 from services.enqueue.workflows.base import ASPECT_RATIOS, numbered
+from services.enqueue.workflows.template_words import template_words
 
 CATALOG, EDIT = WORKFLOWS["apparel.catalog.v1"], WORKFLOWS["image.edit.v1"]
 
@@ -115,3 +116,23 @@ def test_images_of_a_job_differ_and_a_single_one_is_plain(workflow: Workflow) ->
 def test_numbers_of_references() -> None:
     assert numbered(["a", "b"], "b") == "reference 2"
     assert numbered(["a", "b", "b", "b"], "b") == "references 2 to 4"
+
+
+def test_template_words_differ_by_purpose_and_workflow_and_stay_the_same() -> None:
+    said = {p: template_words(CATALOG.schema_key, {"purpose": p}, ["product"]) for p in PURPOSES}
+    said["edit"] = template_words(EDIT.schema_key, {}, ["base"])
+    assert len(set(said.values())) == len(PURPOSES) + 1
+    for words in said.values():
+        assert [w for w in ("Light: ", "Lens: ", "Composition: ") if w not in words] == []
+        assert "\n" not in words
+    again = template_words(CATALOG.schema_key, {"purpose": "hero"}, ["product"])
+    assert again == said["hero"]
+
+
+def test_template_words_leave_the_light_to_a_background() -> None:
+    words = template_words(CATALOG.schema_key, {"purpose": "hero"}, ["product", "background"])
+    assert words.startswith("Lens: ")
+
+
+def test_a_workflow_without_words_gets_none() -> None:
+    assert template_words("other.v1", {}, ["product"]) == ""

@@ -4,9 +4,10 @@ from contentshop.enqueue.v1 import enqueue_pb2_grpc
 from services.enqueue.servicer.execution import ExecutionServicer
 from services.enqueue.servicer.jobs import JobDoors
 from services.enqueue.servicer.means import Means
+from services.enqueue.servicer.workflows import WorkflowDoors
 
 
-class EnqueueServicer(JobDoors, enqueue_pb2_grpc.EnqueueServiceServicer):
+class EnqueueServicer(JobDoors, WorkflowDoors, enqueue_pb2_grpc.EnqueueServiceServicer):
     """Requests of teams: the parts, one per noun."""
 
 

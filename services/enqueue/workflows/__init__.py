@@ -1,7 +1,7 @@
 """Workflows: what a `schema_key` names. One readable module each.
 
-A workflow module has an input model, `parse` (every wrong field named), `prompt` and
-`image_prompt`. To add one, write its module and list it in `WORKFLOWS`.
+A workflow module declares the fields of its input once, for reading, docs and ListWorkflows,
+and has `prompt` and `image_prompt`. To add one, write its module and list it in `WORKFLOWS`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""apparel.catalog.v1: catalogue shots of 1 to 4 products.
+"""apparel.catalog.v1: catalogue shots of 1 to 4 products; `FIELDS` is its input.
 
-Input: `purpose` (what the picture is for), `aspect_ratio`, `custom_instructions` (≤ 2,000
-characters), `style_appendix` (≤ 1,000 characters).
 References, in this order: products, then the model, the background, the moodboard's wanted
 pictures, and its unwanted ones.
 """
@@ -9,17 +7,13 @@ pictures, and its unwanted ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from libs.common.checks import Violations
 from services.enqueue.workflows.base import (
     ASPECT_RATIOS,
+    InputField,
     Values,
     Workflow,
     numbered,
-    read_choice,
-    read_text,
-    refuse_unknown,
 )
 
 PURPOSES = {
@@ -28,7 +22,16 @@ PURPOSES = {
     "social": "a striking picture for social media",
     "hero": "a wide hero picture for the top of a page",
 }
-KEYS = ("purpose", "aspect_ratio", "custom_instructions", "style_appendix")
+FIELDS = (
+    InputField("purpose", "What the picture is for.", choices=tuple(PURPOSES), default="catalog"),
+    InputField(
+        "aspect_ratio",
+        "Width to height; absent: the generator's own choice.",
+        choices=ASPECT_RATIOS,
+    ),
+    InputField("custom_instructions", "What the team asks for, in its own words.", max_chars=2000),
+    InputField("style_appendix", "Words about the style, added to the prompt.", max_chars=1000),
+)
 
 _SHOTS = (
     "straight from the front, centred",
@@ -37,17 +40,6 @@ _SHOTS = (
     "from slightly above, with more room around the product",
     "from a low angle, with a long soft shadow",
 )
-
-
-def parse(raw: Values, check: Violations) -> dict[str, Any]:
-    """The validated input with its defaults."""
-    refuse_unknown(raw, KEYS, check)
-    return {
-        "purpose": read_choice(raw, "purpose", tuple(PURPOSES), check, default="catalog"),
-        "aspect_ratio": read_choice(raw, "aspect_ratio", ASPECT_RATIOS, check, default=""),
-        "custom_instructions": read_text(raw, "custom_instructions", check, max_chars=2000),
-        "style_appendix": read_text(raw, "style_appendix", check, max_chars=1000),
-    }
 
 
 def prompt(values: Values, roles: Sequence[str], moodboard_style: str) -> str:
@@ -92,4 +84,11 @@ def image_prompt(text: str, index: int, count: int) -> str:
     return f"{text}\nThis is picture {index} of {count}: show it {shot}."
 
 
-WORKFLOW = Workflow("apparel.catalog.v1", "image_generation", parse, prompt, image_prompt)
+WORKFLOW = Workflow(
+    "apparel.catalog.v1",
+    "image_generation",
+    "Catalogue shots of 1 to 4 products, with a model, a background and a mood where wanted.",
+    FIELDS,
+    prompt,
+    image_prompt,
+)

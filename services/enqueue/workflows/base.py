@@ -9,8 +9,51 @@ from typing import Any
 from libs.common.checks import Violations
 
 ASPECT_RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
+MAX_SHOWN_KEY_CHARS = 40
 
 Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InputField:
+    """One key of a workflow's input; reading, docs and ListWorkflows all go by it.
+
+    Attributes:
+        name: the key.
+        description: what it means, for a person.
+        required: it must be given, and not be blank.
+        choices: the texts it may be; none means free text.
+        default: what an absent one of choices means; free text is then empty.
+        max_chars: for free text.
+    """
+
+    name: str
+    description: str
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    default: str = ""
+    max_chars: int = 0
+
+    def read(self, raw: Values, check: Violations) -> str:
+        """The field's value; a wrong one is added to the violations at `input.<name>`."""
+        return self._choice(raw, check) if self.choices else self._text(raw, check)
+
+    def _text(self, raw: Values, check: Violations) -> str:
+        value = raw.get(self.name, "")
+        if value is None:
+            value = ""
+        if not isinstance(value, str):
+            check.add(f"input.{self.name}", "must be a text")
+            return ""
+        check.text(value, self.max_chars, f"input.{self.name}", required=self.required)
+        return value.strip()
+
+    def _choice(self, raw: Values, check: Violations) -> str:
+        value = raw.get(self.name) or self.default
+        if value != self.default and (not isinstance(value, str) or value not in self.choices):
+            check.add(f"input.{self.name}", f"must be one of {', '.join(self.choices)}")
+            return self.default
+        return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,49 +63,26 @@ class Workflow:
     Attributes:
         schema_key: its name and version.
         job_type: image_generation or image_edit.
-        parse: (raw input, violations) → validated input, defaults filled in; wrong fields are
-            added to the violations at `input.<key>`.
+        description: what it makes, for a person.
+        fields: its input; unknown keys are refused.
         prompt: (validated input, roles of the references in order, moodboard's words) → the text.
         image_prompt: (prompt, index from 1, count) → the text for one image.
     """
 
     schema_key: str
     job_type: str
-    parse: Callable[[Values, Violations], dict[str, Any]]
+    description: str
+    fields: tuple[InputField, ...]
     prompt: Callable[[Values, Sequence[str], str], str]
     image_prompt: Callable[[str, int, int], str]
 
-
-def refuse_unknown(raw: Values, known: Sequence[str], check: Violations) -> None:
-    """Names every key of the input that the workflow does not have."""
-    for key in sorted(set(raw) - set(known)):
-        shown = key if key.isidentifier() and len(key) <= 40 else "?"  # noqa: PLR2004 - a name's length
-        check.add(f"input.{shown}", f"is unknown; known: {', '.join(known)}", "UNKNOWN_FIELD")
-
-
-def read_text(
-    raw: Values, key: str, check: Violations, *, max_chars: int, required: bool = False
-) -> str:
-    """A text of the input, stripped; empty when absent."""
-    value = raw.get(key, "")
-    if value is None:
-        value = ""
-    if not isinstance(value, str):
-        check.add(f"input.{key}", "must be a text")
-        return ""
-    check.text(value, max_chars, f"input.{key}", required=required)
-    return value.strip()
-
-
-def read_choice(
-    raw: Values, key: str, choices: Sequence[str], check: Violations, *, default: str
-) -> str:
-    """One of the choices, or the default when absent or empty."""
-    value = raw.get(key) or default
-    if value != default and (not isinstance(value, str) or value not in choices):
-        check.add(f"input.{key}", f"must be one of {', '.join(choices)}")
-        return default
-    return str(value)
+    def parse(self, raw: Values, check: Violations) -> dict[str, Any]:
+        """The validated input, defaults filled in; every wrong or unknown key is a violation."""
+        known = [field.name for field in self.fields]
+        for key in sorted(set(raw) - set(known)):
+            shown = key if key.isidentifier() and len(key) <= MAX_SHOWN_KEY_CHARS else "?"
+            check.add(f"input.{shown}", f"is unknown; known: {', '.join(known)}", "UNKNOWN_FIELD")
+        return {field.name: field.read(raw, check) for field in self.fields}
 
 
 def numbered(roles: Sequence[str], role: str) -> str:

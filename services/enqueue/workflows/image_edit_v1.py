@@ -1,35 +1,24 @@
-"""image.edit.v1: a change to one image.
+"""image.edit.v1: a change to one image; `FIELDS` is its input.
 
-Input: `instruction` (required, ≤ 2,000 characters), `aspect_ratio` (absent: the image's own).
 References, in this order: the base image, then the optional reference image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from libs.common.checks import Violations
 from services.enqueue.workflows.base import (
     ASPECT_RATIOS,
+    InputField,
     Values,
     Workflow,
     numbered,
-    read_choice,
-    read_text,
-    refuse_unknown,
 )
 
-KEYS = ("instruction", "aspect_ratio")
-
-
-def parse(raw: Values, check: Violations) -> dict[str, Any]:
-    """The validated input with its defaults."""
-    refuse_unknown(raw, KEYS, check)
-    return {
-        "instruction": read_text(raw, "instruction", check, max_chars=2000, required=True),
-        "aspect_ratio": read_choice(raw, "aspect_ratio", ASPECT_RATIOS, check, default=""),
-    }
+FIELDS = (
+    InputField("instruction", "What is to be changed.", required=True, max_chars=2000),
+    InputField("aspect_ratio", "Width to height; absent: the image's own.", choices=ASPECT_RATIOS),
+)
 
 
 def prompt(values: Values, roles: Sequence[str], moodboard_style: str) -> str:
@@ -53,4 +42,11 @@ def image_prompt(text: str, index: int, count: int) -> str:
     return f"{text}\nThis is alternative {index} of {count}: solve it in your own way."
 
 
-WORKFLOW = Workflow("image.edit.v1", "image_edit", parse, prompt, image_prompt)
+WORKFLOW = Workflow(
+    "image.edit.v1",
+    "image_edit",
+    "A change to one image, in words, with a second image to look to where wanted.",
+    FIELDS,
+    prompt,
+    image_prompt,
+)
