@@ -252,6 +252,15 @@ async def count_image(tx: Tx, job_id: int, *, done: int = 0, failed: int = 0) ->
     return job_of(row)
 
 
+async def count_lost_worker(tx: Tx, job_id: int) -> None:
+    """Counts the claim as lost with its worker, not as an attempt; the caller holds the lock."""
+    await tx.execute(
+        sa.update(_jobs)
+        .where(_jobs.c.id == job_id)
+        .values(attempts=_jobs.c.attempts - 1, lost_workers=_jobs.c.lost_workers + 1)
+    )
+
+
 async def end(
     tx: Tx, job_id: int, state: JobState, fault: Fault | None, *, archive_ring: float | None
 ) -> Job | None:

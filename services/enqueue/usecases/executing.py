@@ -243,6 +243,7 @@ async def expire_lease(deps: Deps, lease: leases.ExpiredLease, *, blame: bool = 
         job = await jobs.lock(tx, lease.job_id)
         assert job is not None  # locked by still_expired
         if blame and job.lost_workers + 1 >= deps.limits.max_lost_workers:
+            await jobs.count_lost_worker(tx, job.id)
             await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit)
         else:
             await _requeue_in_place(tx, deps, job.id, fault, lost=int(blame))

@@ -314,7 +314,8 @@ async def test_a_job_that_loses_every_worker_fails(urls: DatabaseUrls) -> None:
             return (await team.get(job.id)).state == ended
 
         await eventually(failed, timeout_seconds=10)
-        assert (await team.get(job.id)).error.reason == "WORKER_LOST"
+        dead = await team.get(job.id)
+        assert (dead.error.reason, dead.lost_workers, dead.attempts) == ("WORKER_LOST", 2, 0)
 
 
 async def test_a_job_handed_back_waits_and_gives_up_its_place(house: House) -> None:
