@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.errors import InvalidArgumentError
 from tests.integration.enqueue.house import House, Team, generation
@@ -19,7 +20,7 @@ async def list_workflows(team: Team) -> dict[str, enqueue_pb2.Workflow]:
 async def enqueue(team: Team, workflow: enqueue_pb2.Workflow, values: dict[str, Any]) -> Any:
     if workflow.type == job_pb2.JOB_TYPE_IMAGE_EDIT:
         edit = enqueue_pb2.EnqueueEditRequest(
-            schema_key=workflow.schema_key, base_image={"file_id": 1}
+            schema_key=workflow.schema_key, base_image=backend_pb2.ImageRef(file_id=1)
         )
         edit.input.update(values)
         return (await team.call("EnqueueEdit", edit)).job
