@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from libs.common.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
 
@@ -302,6 +302,17 @@ class Job:
         return self.images_done + self.images_failed == self.spec.count
 
 
+class Position(NamedTuple):
+    """Where an event stands among those of all jobs, in the order in which commits became sure.
+
+    Job ids begin at 1: (n, 0, 0) stands before every event of commit n, and behind those of n - 1.
+    """
+
+    commit_order: int
+    job_id: int
+    sequence: int
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One numbered fact about a job."""
@@ -314,6 +325,12 @@ class Event:
     file_id: int = 0
     attempt: int = 0
     fault: Fault | None = None
+    commit_order: int = 0
+
+    @property
+    def position(self) -> Position:
+        """Where it stands among the events of all jobs."""
+        return Position(self.commit_order, self.job_id, self.sequence)
 
 
 def outcome_of(job: Job) -> JobState:

@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import psycopg
 import structlog
@@ -38,11 +38,19 @@ class Stop:
     fence: int
 
 
+class Changed(NamedTuple):
+    """A job with new events: enough to find its watchers, its batch's and its team's."""
+
+    job_id: int
+    team: str
+    batch_id: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class WakeUp:
     """Jobs with new events, and claims to stop. `all_jobs`: some hints may have been lost."""
 
-    job_ids: tuple[int, ...] = ()
+    jobs: tuple[Changed, ...] = ()
     stops: tuple[Stop, ...] = ()
     all_jobs: bool = False
 
@@ -99,7 +107,7 @@ class PostgresWakeups(LocalWakeups):
         self._dsn = parsed.render_as_string(hide_password=False)
         self._origin = origin
         self._ids = ids
-        self._pending: set[int] = set()
+        self._pending: set[Changed] = set()
         self._stops: set[Stop] = set()
         self._wake = asyncio.Event()
         self._owner = TaskOwner()
@@ -108,7 +116,7 @@ class PostgresWakeups(LocalWakeups):
     def notify(self, wake_up: WakeUp) -> None:
         """Tells this process at once, the others in the next batch."""
         super().notify(wake_up)
-        self._pending.update(wake_up.job_ids)
+        self._pending.update(wake_up.jobs)
         self._stops.update(wake_up.stops)
         self._wake.set()
 
@@ -158,10 +166,10 @@ class PostgresWakeups(LocalWakeups):
         said = json.loads(payload)
         if said["from"] != self._origin:
             stops = tuple(Stop(*stop) for stop in said["stops"])
-            super().notify(WakeUp(tuple(said["jobs"]), stops))
+            super().notify(WakeUp(tuple(Changed(*job) for job in said["jobs"]), stops))
 
 
-def _payloads(origin: str, jobs: Sequence[int], stops: Sequence[Stop]) -> list[str]:
+def _payloads(origin: str, jobs: Sequence[Changed], stops: Sequence[Stop]) -> list[str]:
     """The batch as few payloads, none longer than PostgreSQL takes."""
     payload = json.dumps(
         {"from": origin, "jobs": jobs, "stops": [[s.worker, s.job_id, s.fence] for s in stops]},

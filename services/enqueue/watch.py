@@ -129,7 +129,7 @@ class WatchHub:
         """A wake-up came; only jobs watched here matter."""
         if wake_up.all_jobs:
             self._sweeper.wake()
-        fresh = self._topics.keys() & wake_up.job_ids
+        fresh = self._topics.keys() & {job.job_id for job in wake_up.jobs}
         if fresh:
             self._dirty |= fresh
             self._reader.wake()

@@ -150,6 +150,7 @@ def event_message(event: Event) -> job_pb2.JobEvent:
         file_id=event.file_id,
         attempt=event.attempt,
         error=fault_message(event.fault),
+        job_id=event.job_id,
     )
 
 

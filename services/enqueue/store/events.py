@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from libs.common.db import Tx
 from services.enqueue import tables
-from services.enqueue.domain import Event, EventKind, Fault
+from services.enqueue.domain import Event, EventKind, Fault, Job
 from services.enqueue.store.rows import event_of
 
 _events = tables.events
@@ -17,7 +18,7 @@ _events = tables.events
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event to write; `sequence` is the job's counter after the change."""
+    """An event to write; `sequence` is the job's counter after the change, see `about`."""
 
     job_id: int
     team: str
@@ -27,12 +28,36 @@ class NewEvent:
     image_index: int = 0
     file_id: int = 0
     fault: Fault | None = None
+    batch_id: int = 0
+
+
+def about(
+    job: Job,
+    kind: EventKind,
+    *,
+    sequence: int = 0,
+    index: int = 0,
+    file_id: int = 0,
+    fault: Fault | None = None,
+) -> NewEvent:
+    """The event of a change that `job` shows already; `sequence` where it is not the last one."""
+    return NewEvent(
+        job_id=job.id,
+        team=job.spec.team,
+        sequence=sequence or job.last_sequence,
+        kind=kind,
+        attempt=job.attempts,
+        image_index=index,
+        file_id=file_id,
+        fault=fault,
+    )
 
 
 async def add(tx: Tx, events: Sequence[NewEvent]) -> None:
     """Writes events; the primary key refuses a number that is taken."""
     if not events:
         return
+    orders = await _commit_orders(tx, sorted({e.team for e in events}))
     rows = [
         {
             "job_id": e.job_id,
@@ -44,10 +69,43 @@ async def add(tx: Tx, events: Sequence[NewEvent]) -> None:
             "attempt": e.attempt,
             "error_reason": e.fault.reason if e.fault else None,
             "error_message": e.fault.message if e.fault else None,
+            "batch_id": e.batch_id or None,
+            **({"commit_order": orders[e.team]} if orders else {}),
         }
         for e in events
     ]
-    await tx.execute(sa.insert(_events).values(at=tx.now()), rows)
+    values: dict[str, Any] = {"at": tx.now()}
+    if tx.on_postgres:
+        values["commit_order"] = _number(sa.func.pg_current_xact_id())
+    await tx.execute(sa.insert(_events).values(values), rows)
+
+
+async def _commit_orders(tx: Tx, teams: Sequence[str]) -> dict[str, int]:
+    """What orders each team's new events on SQLite; nothing on PostgreSQL, which knows itself.
+
+    PostgreSQL takes the transaction's id. It says when the transaction began to write, not when
+    it committed: so readers take only what stands before every open transaction, see
+    `after_position`. SQLite has one writer: there it is a number that grows, and keeps ahead of
+    the clock, so that it does not fall back when a team's last events are removed.
+    """
+    return {} if tx.on_postgres else {team: await _sqlite_end(tx, team) for team in teams}
+
+
+async def _sqlite_end(tx: Tx, team: str) -> int:
+    """What the team's next event on SQLite gets: microseconds since 1970, or more."""
+    after_last = sa.func.coalesce(sa.func.max(_events.c.commit_order), 0) + 1
+    now = sa.cast(tx.now(), sa.BigInteger)
+    end: int = await tx.scalar(
+        sa.select(
+            sa.func.max(sa.select(after_last).where(_events.c.team == team).scalar_subquery(), now)
+        )
+    )
+    return end
+
+
+def _number(xid: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    """A 64-bit transaction id as a number; PostgreSQL casts it by way of text alone."""
+    return sa.cast(sa.cast(xid, sa.Text), sa.BigInteger)
 
 
 async def after(tx: Tx, job_id: int, sequence: int, limit: int, *, team: str) -> list[Event]:

@@ -144,4 +144,5 @@ def event_of(row: Row) -> Event:
         file_id=row.file_id,
         attempt=row.attempt,
         fault=fault_of(row.error_reason, row.error_message),
+        commit_order=row.commit_order,
     )

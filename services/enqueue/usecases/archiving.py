@@ -5,9 +5,9 @@ from __future__ import annotations
 from libs.common.broker import Message
 from libs.common.errors import FailedPreconditionError, NotFoundError
 from services.enqueue.domain import Archive, ArchiveState, EventKind, Fault, JobState
-from services.enqueue.store import archives, events, images, jobs
-from services.enqueue.store.events import NewEvent
-from services.enqueue.usecases.deps import Deps, send, wake
+from services.enqueue.store import archives, images, jobs
+from services.enqueue.store.events import about
+from services.enqueue.usecases.deps import Deps, send, tell
 
 
 async def record_archive(deps: Deps, team: str, job_id: int, archive: Archive) -> None:
@@ -29,21 +29,9 @@ async def record_archive(deps: Deps, team: str, job_id: int, archive: Archive) -
             return
         recorded = await archives.record(tx, job_id, archive)
         ready = archive.state is ArchiveState.READY
-        await events.add(
-            tx,
-            [
-                NewEvent(
-                    job_id,
-                    team,
-                    recorded.last_sequence,
-                    EventKind.ARCHIVE_READY if ready else EventKind.ARCHIVE_FAILED,
-                    recorded.attempts,
-                    file_id=archive.file_id,
-                    fault=archive.fault,
-                )
-            ],
-        )
-        wake(tx, deps, [job_id])
+        kind = EventKind.ARCHIVE_READY if ready else EventKind.ARCHIVE_FAILED
+        news = about(recorded, kind, file_id=archive.file_id, fault=archive.fault)
+        await tell(tx, deps, [news])
 
 
 async def ring_for_archives(deps: Deps, limit: int) -> bool:
@@ -55,21 +43,7 @@ async def ring_for_archives(deps: Deps, limit: int) -> bool:
         for job, rings in overdue:
             if rings + 1 >= deps.limits.archive_rings:
                 failed = await archives.record(tx, job.id, Archive(ArchiveState.FAILED, fault=late))
-                kind = EventKind.ARCHIVE_FAILED
-                await events.add(
-                    tx,
-                    [
-                        NewEvent(
-                            job.id,
-                            job.spec.team,
-                            failed.last_sequence,
-                            kind,
-                            job.attempts,
-                            fault=late,
-                        )
-                    ],
-                )
-                wake(tx, deps, [job.id])
+                await tell(tx, deps, [about(failed, EventKind.ARCHIVE_FAILED, fault=late)])
                 continue
             whole = await images.of_job(tx, job)
             messages.append(deps.announcer.ended(whole))

@@ -13,8 +13,8 @@ from libs.common.db import Database, Tx
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
 from services.enqueue.store import admission, events, images, jobs
-from services.enqueue.store.events import NewEvent
-from services.enqueue.wakeups import Stop, WakeUp, Wakeups
+from services.enqueue.store.events import NewEvent, about
+from services.enqueue.wakeups import Changed, WakeUp, Wakeups
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,12 @@ async def send(tx: Tx, deps: Deps, messages: Sequence[Message]) -> None:
         tx.on_commit(deps.wake_relay)
 
 
-def wake(tx: Tx, deps: Deps, job_ids: Sequence[int], stops: Sequence[Stop] = ()) -> None:
-    """Wakes the watchers of jobs, and stops workers, once this is committed."""
-    wake_up = WakeUp(tuple(job_ids), tuple(stops))
-    tx.on_commit(lambda: deps.wakeups.notify(wake_up))
+async def tell(tx: Tx, deps: Deps, news: Sequence[NewEvent]) -> None:
+    """Writes events, and wakes the watchers of their jobs, batches and teams at the commit."""
+    await events.add(tx, news)
+    changed = tuple({Changed(event.job_id, event.team, event.batch_id) for event in news})
+    if changed:
+        tx.on_commit(lambda: deps.wakeups.notify(WakeUp(changed)))
 
 
 async def admit_more(tx: Tx, deps: Deps, team: str, limit: int | None) -> None:
@@ -81,15 +83,8 @@ async def admit_more(tx: Tx, deps: Deps, team: str, limit: int | None) -> None:
     if found is None or not found.waiting:
         return
     admitted = await admission.admit_waiting(tx, team, found.free, deps.limits.first_ring_seconds)
-    await events.add(
-        tx,
-        [
-            NewEvent(job.id, team, job.last_sequence, EventKind.ADMITTED, job.attempts)
-            for job in admitted
-        ],
-    )
+    await tell(tx, deps, [about(job, EventKind.ADMITTED) for job in admitted])
     await send(tx, deps, [deps.announcer.doorbell(job) for job in admitted])
-    wake(tx, deps, [job.id for job in admitted])
 
 
 async def lock_team(tx: Tx, team: str) -> int | None:
@@ -118,21 +113,8 @@ async def end_job(
     ended = await jobs.end(tx, job.id, state, fault, archive_ring=ring)
     if ended is None:
         return None
-    await events.add(
-        tx,
-        [
-            NewEvent(
-                job.id,
-                job.spec.team,
-                ended.last_sequence,
-                EventKind(state.value),
-                ended.attempts,
-                fault=fault,
-            )
-        ],
-    )
+    await tell(tx, deps, [about(ended, EventKind(state.value), fault=fault)])
     whole = await images.of_job(tx, ended)
     await send(tx, deps, [deps.announcer.ended(whole)])
     await admit_more(tx, deps, job.spec.team, team_limit)
-    wake(tx, deps, [job.id])
     return whole

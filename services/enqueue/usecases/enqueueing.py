@@ -22,10 +22,10 @@ from libs.common.request_keys import KeptKey, RequestKey, check_same
 from services.enqueue import tables
 from services.enqueue.domain import DraftRef, EventKind, InputImage, Job, JobSpec, Moodboard
 from services.enqueue.group_commit import GroupCommit
-from services.enqueue.store import admission, events, jobs
+from services.enqueue.store import admission, jobs
 from services.enqueue.store.admission import Places
-from services.enqueue.store.events import NewEvent
-from services.enqueue.usecases.deps import Deps, send
+from services.enqueue.store.events import NewEvent, about
+from services.enqueue.usecases.deps import Deps, send, tell
 from services.enqueue.workflows import WORKFLOWS
 
 DEPTH_SECONDS = 1.0
@@ -180,7 +180,7 @@ class EnqueueJob:
             max_attempts=deps.limits.max_attempts,
             ring=deps.limits.first_ring_seconds,
         )
-        await events.add(tx, [event for job in stored for event in _first_events(job)])
+        await tell(tx, deps, [event for job in stored for event in _first_events(job)])
         named = [(i.key, j.id) for i, j in zip(items, stored, strict=True) if i.key.request_id]
         await request_keys.add(tx, tables.idempotency_keys, named)
         announcer = deps.announcer
@@ -192,9 +192,7 @@ class EnqueueJob:
 
 def _first_events(job: Job) -> list[NewEvent]:
     kinds = [EventKind.QUEUED, *([EventKind.ADMITTED] if job.admitted_at else [])]
-    return [
-        NewEvent(job.id, job.spec.team, sequence, kind) for sequence, kind in enumerate(kinds, 1)
-    ]
+    return [about(job, kind, sequence=sequence) for sequence, kind in enumerate(kinds, 1)]
 
 
 def _complete(draft: Draft, file_ids: Sequence[int], pin_token: str) -> JobSpec:

@@ -25,10 +25,10 @@ from services.enqueue.domain import (
     MadeImage,
     outcome_of,
 )
-from services.enqueue.store import events, images, jobs, leases
-from services.enqueue.store.events import NewEvent
+from services.enqueue.store import images, jobs, leases
+from services.enqueue.store.events import about
 from services.enqueue.store.leases import Presence
-from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team, send, wake
+from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team, send, tell
 
 # One image given up is the job's own fault; these words open the job's error.
 _SOME_FAILED = "not every image could be made"
@@ -59,8 +59,7 @@ async def claim_job(deps: Deps, job_id: int, claim_id: str, worker: str) -> Job:
             if job is None:
                 raise await _not_claimable(tx, job_id)
         else:
-            await _event(tx, job, EventKind.STARTED)
-            wake(tx, deps, [job_id])
+            await tell(tx, deps, [about(job, EventKind.STARTED)])
         whole = await images.of_job(tx, job)
     deps.crash.here("E8")
     return whole
@@ -110,8 +109,8 @@ async def record_image(deps: Deps, held: Held, index: int, made: MadeImage) -> I
             image = await images.find(tx, job.id, index)
         else:
             counted = await jobs.count_image(tx, job.id, done=1)
-            await _event(tx, counted, EventKind.IMAGE_DONE, index, file_id=made.file_id)
-            wake(tx, deps, [job.id])
+            done = about(counted, EventKind.IMAGE_DONE, index=index, file_id=made.file_id)
+            await tell(tx, deps, [done])
     deps.crash.here("E9")
     assert image is not None  # checked by _locked
     return image
@@ -132,8 +131,8 @@ async def record_image_failure(deps: Deps, held: Held, index: int, fault: Fault)
             image = await images.find(tx, job.id, index)
         else:
             counted = await jobs.count_image(tx, job.id, failed=1)
-            await _event(tx, counted, EventKind.IMAGE_FAILED, index, fault=fault)
-            wake(tx, deps, [job.id])
+            failed = about(counted, EventKind.IMAGE_FAILED, index=index, fault=fault)
+            await tell(tx, deps, [failed])
     assert image is not None  # checked by _locked
     return image
 
@@ -207,9 +206,8 @@ async def release_for_backoff(
             ring_seconds=deps.limits.first_ring_seconds,
             attempts=0 if burned else -1,
         )
-        await _event(tx, back, EventKind.REQUEUED, fault=fault)
+        await tell(tx, deps, [about(back, EventKind.REQUEUED, fault=fault)])
         await admit_more(tx, deps, team, team_limit)
-        wake(tx, deps, [job.id])
     return JobState.QUEUED
 
 
@@ -225,9 +223,8 @@ async def _requeue_in_place(
         attempts=-1,
         lost=lost,
     )
-    await _event(tx, back, EventKind.REQUEUED, fault=fault)
+    await tell(tx, deps, [about(back, EventKind.REQUEUED, fault=fault)])
     await send(tx, deps, [deps.announcer.doorbell(back)])
-    wake(tx, deps, [job_id])
 
 
 async def expire_lease(deps: Deps, lease: leases.ExpiredLease, *, blame: bool = True) -> None:
@@ -281,22 +278,3 @@ async def _locked(tx: Tx, held: Held, index: int) -> Job:
 def _check_held(job: Job | None, held: Held) -> None:
     if job is None or job.fence != held.fence or job.state is not JobState.RUNNING:
         raise LeaseLostError("the lease of this claim is lost")
-
-
-async def _event(
-    tx: Tx,
-    job: Job,
-    kind: EventKind,
-    index: int = 0,
-    *,
-    file_id: int = 0,
-    fault: Fault | None = None,
-) -> None:
-    await events.add(
-        tx,
-        [
-            NewEvent(
-                job.id, job.spec.team, job.last_sequence, kind, job.attempts, index, file_id, fault
-            )
-        ],
-    )
