@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from contentshop.options.v1 import options_pb2
 from libs.common.auth import Authenticator
+from libs.common.call_rates import CallRates
 from libs.common.interceptors import ServerInterceptor
 from libs.common.lifecycle import TaskOwner
 
@@ -108,6 +109,7 @@ class GrpcServer:
         services: full names of the services it carries, for access rules and reflection.
         register: adds the servicers to the server.
         address: `host:port`; port 0 takes a free one.
+        rates: calls per minute of team callers; None: no limit.
         grace_seconds: how long calls may take to end at stop.
         before_stop: told after health went NOT_SERVING and before calls are ended, so that
             watchers can be sent away with their cursor.
@@ -122,6 +124,7 @@ class GrpcServer:
         address: str,
         tls: Tls | None = None,
         limits: ServerLimits | None = None,
+        rates: CallRates | None = None,
         reflect: bool = True,
         grace_seconds: float = 5.0,
         before_stop: Callable[[], None] | None = None,
@@ -132,6 +135,7 @@ class GrpcServer:
         self._address = address
         self._tls = tls
         self._limits = limits or ServerLimits()
+        self._rates = rates
         self._reflect = reflect
         self._grace = grace_seconds
         self._before_stop = before_stop
@@ -149,6 +153,7 @@ class GrpcServer:
             request_types=request_types(descriptors),
             max_unary=self._limits.max_unary,
             max_streams_per_team=self._limits.max_streams_per_team,
+            rates=self._rates,
         )
         server = grpc.aio.server(interceptors=[self.interceptor], options=SERVER_OPTIONS)
         self._register(server)

@@ -18,6 +18,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 
 from libs.common import auth, errors, status
+from libs.common.call_rates import CallRates
 from libs.common.logs import frames
 
 log = structlog.get_logger()
@@ -40,6 +41,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         request_types: full method name → request message class.
         max_unary: unary calls served at once; the next is told to come back.
         max_streams_per_team: response streams open at once for one caller's team.
+        rates: calls per minute of team callers; None: no limit.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         request_types: Mapping[str, type[Message]],
         max_unary: int,
         max_streams_per_team: int,
+        rates: CallRates | None = None,
     ) -> None:
         self._authenticator = authenticator
         self._access = access
         self._request_types = request_types
         self._max_unary = max_unary
         self._max_streams = max_streams_per_team
+        self._rates = rates
         self._unary_running = 0
         self._streams: dict[str, int] = {}
 
@@ -87,6 +91,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         """The caller, verified and allowed; raises the typed refusal."""
         caller = self._authenticator.authenticate(metadata)
         auth.authorize(caller, self._access.get(method, ()))
+        if self._rates is not None and caller.team:
+            self._rates.take(caller.team)
         auth.set_current_caller(caller)
         return caller
 

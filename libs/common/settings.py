@@ -31,6 +31,9 @@ class CommonSettings:
     max_streams_per_team: int = setting(
         "MAX_STREAMS_PER_TEAM", "response streams open at once per team", 5000, at_least=1
     )
+    calls_per_minute_per_team: int = setting(
+        "CALLS_PER_MINUTE_PER_TEAM", "calls of a team per process; 0: no limit", 6000, at_least=0
+    )
     auth_issuer: str = setting("AUTH_ISSUER", "iss of user tokens", "contentshop")
     auth_secret: str = setting(
         "AUTH_SECRET", "HS256 secret of user tokens; not with AUTH_JWKS", "", secret=True

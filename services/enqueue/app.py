@@ -6,11 +6,12 @@ from pathlib import Path
 
 import grpc
 
-from contentshop.enqueue.v1 import enqueue_pb2_grpc, execution_pb2_grpc
+from contentshop.enqueue.v1 import enqueue_pb2_grpc, execution_pb2_grpc, ops_pb2_grpc
 from libs.common import migrations
 from libs.common.auth import service_tokens
 from libs.common.broker import Broker
 from libs.common.broker_open import open_broker
+from libs.common.call_rates import CallRates
 from libs.common.clock import Clock, SystemClock
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
@@ -22,7 +23,7 @@ from libs.common.outbox import Relay
 from libs.common.paging import PageTokens
 from services.enqueue import relay, tables
 from services.enqueue.gateways import AssetsGateway, ProtoAnnouncer
-from services.enqueue.servicer import EnqueueServicer, ExecutionServicer, Means
+from services.enqueue.servicer import EnqueueServicer, ExecutionServicer, Means, OpsServicer
 from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
 from services.enqueue.usecases.deps import Deps, Limits
@@ -30,7 +31,11 @@ from services.enqueue.usecases.enqueueing import EnqueueJob
 from services.enqueue.wakeups import LocalWakeups, PostgresWakeups
 from services.enqueue.watch import WatchHub
 
-SERVICES = ("contentshop.enqueue.v1.EnqueueService", "contentshop.enqueue.v1.ExecutionService")
+SERVICES = (
+    "contentshop.enqueue.v1.EnqueueService",
+    "contentshop.enqueue.v1.ExecutionService",
+    "contentshop.enqueue.v1.OpsService",
+)
 
 
 class EnqueueApp(Components):
@@ -134,14 +139,15 @@ def build(
         ),
     )
     enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids)
-    team_door = EnqueueServicer(
-        Means(deps, enqueue, hub, PageTokens(settings.service_secret, clock))
-    )
+    means = Means(deps, enqueue, hub, PageTokens(settings.service_secret, clock))
+    team_door = EnqueueServicer(means)
     worker_door = ExecutionServicer(deps, commands)
+    ops_door = OpsServicer(means)
 
     def register(server: grpc.aio.Server) -> None:
         enqueue_pb2_grpc.add_EnqueueServiceServicer_to_server(team_door, server)
         execution_pb2_grpc.add_ExecutionServiceServicer_to_server(worker_door, server)
+        ops_pb2_grpc.add_OpsServiceServicer_to_server(ops_door, server)
 
     def send_watchers_away() -> None:
         hub.send_away()
@@ -154,6 +160,7 @@ def build(
         address=settings.listen,
         tls=settings.server_tls(),
         limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),
+        rates=CallRates(lambda _team: settings.calls_per_minute_per_team, clock),
         reflect=settings.reflection,
         grace_seconds=settings.grace_seconds,
         before_stop=send_watchers_away,

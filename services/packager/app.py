@@ -14,6 +14,7 @@ from libs.common.blobs import BlobUrls
 from libs.common.blobs_open import FileLocation, open_blob_urls, parse_blob_url
 from libs.common.broker import Broker
 from libs.common.broker_open import open_broker
+from libs.common.call_rates import CallRates
 from libs.common.clock import Clock, SystemClock
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
@@ -171,6 +172,7 @@ def _server(settings: Settings, door: PackagerServicer, clock: Clock) -> GrpcSer
         address=settings.listen,
         tls=settings.server_tls(),
         limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),
+        rates=CallRates(lambda _team: settings.calls_per_minute_per_team, clock),
         reflect=settings.reflection,
         grace_seconds=settings.grace_seconds,
     )

@@ -4,6 +4,7 @@ from contentshop.enqueue.v1 import enqueue_pb2_grpc
 from services.enqueue.servicer.execution import ExecutionServicer
 from services.enqueue.servicer.jobs import JobDoors
 from services.enqueue.servicer.means import Means
+from services.enqueue.servicer.ops import OpsServicer
 from services.enqueue.servicer.workflows import WorkflowDoors
 
 
@@ -11,4 +12,4 @@ class EnqueueServicer(JobDoors, WorkflowDoors, enqueue_pb2_grpc.EnqueueServiceSe
     """Requests of teams: the parts, one per noun."""
 
 
-__all__ = ["EnqueueServicer", "ExecutionServicer", "Means"]
+__all__ = ["EnqueueServicer", "ExecutionServicer", "Means", "OpsServicer"]

@@ -23,7 +23,7 @@ from libs.common.status import DETAILS_KEY
 from services.enqueue.app import SERVICES
 from tests.integration.enqueue.house import SECRET, USER_SECRET
 
-ENQUEUE, EXECUTION = (f"/{name}/" for name in SERVICES)
+ENQUEUE, EXECUTION, OPS = (f"/{name}/" for name in SERVICES)
 DESCRIPTORS = {
     f"/{service.full_name}/{method.name}": method
     for service in service_descriptors(SERVICES)
@@ -200,6 +200,8 @@ def headers_for(method: str, team: str = "red") -> Headers:
     scope = RULES[method][0]
     if scope == "team":
         return bearer(forged(user_claims(team=team)))
+    if scope == "ops":
+        return bearer(forged(user_claims(team=None, scope="ops")))
     return bearer(forged(service_claims(scope=scope), key=SECRET))
 
 

@@ -1,0 +1,10 @@
+"""OpsService: what operators ask and set, for all teams; the parts, one per noun."""
+
+from __future__ import annotations
+
+from contentshop.enqueue.v1 import ops_pb2_grpc
+from services.enqueue.servicer.means import Doors
+
+
+class OpsServicer(Doors, ops_pb2_grpc.OpsServiceServicer):
+    """Requests of operators."""
