@@ -34,6 +34,7 @@ from services.worker.inhand import Counters, JobsInHand
 from services.worker.leases import LeaseKeeper
 from services.worker.servicer import WorkerFacts, WorkerServicer
 from services.worker.settings import Settings
+from services.worker.usecases.enhance_prompt import EnhancePrompt
 from services.worker.usecases.make_image import MakeImage
 from services.worker.usecases.references import LoadReferences
 from services.worker.usecases.run_job import RunJob
@@ -87,7 +88,13 @@ def build(
     assets_client = _client(base, settings.assets_target, "assets", name)
     patience = Patience(limit_seconds=settings.patience_seconds, clock=base.clock, ids=base.ids)
     enqueue = EnqueueGateway(enqueue_client, worker=name, patience=patience, clock=base.clock)
-    assets = AssetsGateway(assets_client, blobs, patience=patience, crash=base.crash)
+    assets = AssetsGateway(
+        assets_client,
+        blobs,
+        patience=patience,
+        crash=base.crash,
+        send_prompt=settings.provenance_prompt,
+    )
     state = _State(
         hand=JobsInHand(settings.slots),
         counters=Counters(),
@@ -176,12 +183,25 @@ def _run_job(
         counters=state.counters,
         at_once=settings.images_at_once,
         timeout_seconds=settings.image_timeout_seconds,
+        prices=settings.prices(),
         clock=base.clock,
         ids=base.ids,
         crash=base.crash,
     )
     load = LoadReferences(assets, at_once=settings.downloads_at_once, patience=patience)
-    return RunJob(records=enqueue, load_references=load, make_image=make_image, crash=base.crash)
+    enhance = EnhancePrompt(
+        generator=generator,
+        records=enqueue,
+        timeout_seconds=settings.prompt_timeout_seconds,
+        clock=base.clock,
+    )
+    return RunJob(
+        records=enqueue,
+        load_references=load,
+        enhance_prompt=enhance,
+        make_image=make_image,
+        crash=base.crash,
+    )
 
 
 def _consumer(
@@ -221,6 +241,7 @@ def open_generator(settings: Settings, clock: Clock) -> Generator:
         return OfflineGenerator(clock=clock, delay_seconds=settings.offline_delay_seconds)
     from services.worker.generators.gemini import (  # noqa: PLC0415 - lazy
         DEFAULT_MODELS,
+        DEFAULT_PROMPT_MODEL,
         GeminiGenerator,
         GeminiSettings,
     )
@@ -234,6 +255,7 @@ def open_generator(settings: Settings, clock: Clock) -> Generator:
                     "fast": settings.gemini_model_fast or DEFAULT_MODELS["fast"],
                     "high": settings.gemini_model_high or DEFAULT_MODELS["high"],
                 },
+                prompt_model=settings.gemini_prompt_model or DEFAULT_PROMPT_MODEL,
                 timeout_seconds=settings.image_timeout_seconds,
                 proxy_url=settings.gemini_proxy_url or None,
             )

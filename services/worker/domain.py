@@ -8,6 +8,8 @@ from typing import Protocol
 
 from libs.common.outcomes import POLICIES, Outcome
 
+MAX_ENHANCEMENT_CHARS = 2000
+MAX_PROMPT_CHARS = 20_000
 MAX_WAIT_SECONDS = 30.0
 """A provider that asks for a longer pause gets the job handed back instead of a waiting worker."""
 
@@ -21,12 +23,14 @@ class Reference:
         file_id: which file it is, so that BAD_INPUT can name it.
         content_type: image/png, image/jpeg or image/webp.
         data: the encoded bytes.
+        sha256: of the bytes, hex, as assets has it.
     """
 
     role: str
     file_id: int
     content_type: str
     data: bytes
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,15 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the provider counted, in tokens; zeros where it says nothing."""
+    """What an image took: tokens as the provider counted them, zeros where it says nothing.
+
+    `cost_micros` is what they cost by the price list, in millionths of its currency.
+    """
 
     prompt_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    cost_micros: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ class GenerationError(Exception):
 
 
 class Generator(Protocol):
-    """What makes images; implementations: generators/offline.py, generators/gemini.py."""
+    """What makes images, and finds words for them; see generators/offline.py and gemini.py."""
 
     @property
     def name(self) -> str:
@@ -119,6 +127,13 @@ class Generator(Protocol):
 
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         """Make one image; raises GenerationError, and passes CancelledError on at once."""
+        ...
+
+    async def enhance(self, prompt: str) -> str:
+        """Words for light, lens and composition, to be added to a prompt; errors as generate.
+
+        Whatever a model may answer: to be checked with `enhanced` before it is used.
+        """
         ...
 
     async def close(self) -> None:
@@ -173,6 +188,8 @@ class Claim:
         inputs: in the order the prompt speaks of them.
         images: still to make.
         may_hand_back: attempts are left.
+        prompt_to_enhance: what all images' prompts are made of, where it is still to be enhanced;
+            else empty.
     """
 
     lease: Lease
@@ -186,6 +203,7 @@ class Claim:
     inputs: tuple[InputImage, ...]
     images: tuple[ImageToMake, ...]
     may_hand_back: bool
+    prompt_to_enhance: str = ""
 
     def hands_back(self, outcome: Outcome) -> bool:
         """Whether an image that ends so hands the job back instead of failing.
@@ -194,6 +212,19 @@ class Claim:
         """
         policy = POLICIES[outcome]
         return policy.hands_back and (self.may_hand_back or not policy.burns_attempt)
+
+
+def enhanced(prompt: str, words: str) -> str:
+    """The prompt with a generator's words as its last line; empty where they are of no use.
+
+    The prompt itself stays as it is: the words are a model's, made of what a team wrote, and may
+    add to the rules that the workflow has set but never replace them.
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    if not line or len(line) > MAX_ENHANCEMENT_CHARS:
+        return ""
+    whole = f"{prompt}\n{line}"
+    return whole if len(whole) <= MAX_PROMPT_CHARS else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from libs.common.broker import LANES
 from libs.common.env import SettingsError, setting
 from libs.common.settings import CommonSettings
+from services.worker.prices import Price, read_prices
 
 GENERATORS = ("offline", "gemini")
 
@@ -56,6 +58,25 @@ class Settings(CommonSettings):
     gemini_model_fast: str = setting("GEMINI_MODEL_FAST", "model of quality fast; empty: ours", "")
     gemini_model_high: str = setting("GEMINI_MODEL_HIGH", "model of quality high; empty: ours", "")
     gemini_proxy_url: str = setting("GEMINI_PROXY_URL", "HTTP proxy to Gemini", "", secret=True)
+    gemini_prompt_model: str = setting(
+        "GEMINI_PROMPT_MODEL", "text model that enhances prompts; empty: ours", ""
+    )
+    prompt_timeout_seconds: float = setting(
+        "PROMPT_TIMEOUT_SECONDS",
+        "for enhancing one prompt; then the original is used",
+        8.0,
+        at_least=0.05,
+    )
+    model_prices: tuple[str, ...] = setting(
+        "MODEL_PRICES",
+        "model=input:output:image with commas: decimals per million tokens, per image",
+        (),
+    )
+    provenance_prompt: bool = setting(
+        "PROVENANCE_PROMPT",
+        "write the prompt into the files of made images",
+        False,  # noqa: FBT003 - a default
+    )
 
     def __post_init__(self) -> None:
         """Checks what no single variable shows."""
@@ -72,5 +93,10 @@ class Settings(CommonSettings):
             problems.append(f"GENERATOR must be one of {', '.join(GENERATORS)}")
         if self.generator == "gemini" and not self.gemini_api_key:
             problems.append("GENERATOR=gemini needs GEMINI_API_KEY")
+        problems += [f"MODEL_PRICES: {mistake}" for mistake in read_prices(self.model_prices)[1]]
         if problems:
             raise SettingsError(problems)
+
+    def prices(self) -> Mapping[str, Price]:
+        """Model → price."""
+        return read_prices(self.model_prices)[0]

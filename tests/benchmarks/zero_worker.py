@@ -37,6 +37,9 @@ class ZeroGenerator:
             await asyncio.sleep(self._delay)
         return self._image
 
+    async def enhance(self, prompt: str) -> str:
+        return prompt
+
     async def close(self) -> None:
         os.close(self._calls)
 

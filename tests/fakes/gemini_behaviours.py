@@ -50,6 +50,7 @@ class Behaviour:
 
     Attributes:
         kind: one of KINDS.
+        text_model: serves calls of the text model, and no others.
         match: regex searched in the prompt; empty for every call.
         times: how many calls it serves; None for all of them.
         delay_ms: wait before the answer; the stub's own delay where 0.
@@ -68,6 +69,7 @@ class Behaviour:
     """
 
     kind: str = "image"
+    text_model: bool = False
     match: str = ""
     times: int | None = None
     delay_ms: int = 0
@@ -97,13 +99,21 @@ class Behaviour:
             raise ValueError(f"unknown fields {sorted(unknown)}")
         return cls(**value)
 
-    def take(self, prompt: str) -> bool:
+    def take(self, prompt: str, *, text_model: bool = False) -> bool:
         """Whether this call is served, using up one of `times`."""
-        if self.times == 0 or not re.search(self.match, prompt):
+        if self.times == 0 or text_model != self.text_model or not re.search(self.match, prompt):
             return False
         if self.times is not None:
             self.times -= 1
         return True
+
+
+SAID = "Light: soft and warm. Lens: 85 mm. Composition: centred."
+
+
+def usual(*, text_model: bool) -> Behaviour:
+    """What a call gets that no entry of the script is for: an image, or words."""
+    return Behaviour(kind="text", text=SAID, text_model=True) if text_model else Behaviour()
 
 
 def answer_body(behaviour: Behaviour, seed: str, model: str, aspect_ratio: str, side: int) -> Any:

@@ -15,8 +15,10 @@ from typing import Any
 from services.worker.generators.gemini_models import GEMINI_MODELS
 from tests.fakes.gemini_behaviours import error_body
 
+TEXT_MODELS = frozenset({"gemini-3.1-flash-lite"})
 MIN_SERVER_TIMEOUT_SECONDS = 10
 _GENERATION_FIELDS = frozenset({"responseModalities", "imageConfig", "candidateCount"})
+_TEXT_FIELDS = frozenset({"maxOutputTokens", "temperature", "candidateCount"})
 _REQUEST_FIELDS = frozenset({"contents", "generationConfig", "safetySettings", "systemInstruction"})
 
 
@@ -59,13 +61,15 @@ class Call:
     aspect_ratio: str = ""
     image_size: str = ""
     modalities: list[str] = field(default_factory=list)
+    system: str = ""
+    max_output_tokens: int = 0
     state: str = "waiting"
 
 
 def read_call(call: Call, body: bytes, api_key: str) -> None:
     """Fill `call` from the body; raises WireError as the API would answer."""
     _check_headers(call.headers, api_key)
-    if call.model not in GEMINI_MODELS:
+    if call.model not in GEMINI_MODELS.keys() | TEXT_MODELS:
         raise WireError(404, f"models/{call.model} is not found for API version v1beta")
     try:
         request = json.loads(body, object_pairs_hook=_camel)
@@ -73,6 +77,7 @@ def read_call(call: Call, body: bytes, api_key: str) -> None:
         raise WireError(400, "Invalid JSON payload received. Unexpected token.") from None
     _only(request, _REQUEST_FIELDS, "root")
     _read_config(call, request.get("generationConfig", {}))
+    call.system = _read_system(request.get("systemInstruction"))
     contents = request.get("contents")
     if not isinstance(contents, list) or not contents:
         raise WireError(400, "* GenerateContentRequest.contents: contents is not specified")
@@ -102,7 +107,18 @@ def _check_headers(headers: Mapping[str, str], api_key: str) -> None:
         raise WireError(400, message)
 
 
+def _read_system(instruction: Any) -> str:
+    if instruction is None:
+        return ""
+    _only(instruction, frozenset({"role", "parts"}), "system_instruction")
+    return "".join(part["text"] for part in instruction["parts"])
+
+
 def _read_config(call: Call, config: Any) -> None:
+    if call.model in TEXT_MODELS:
+        _only(config, _TEXT_FIELDS, "generation_config")
+        call.max_output_tokens = config.get("maxOutputTokens", 0)
+        return
     _only(config, _GENERATION_FIELDS, "generation_config")
     call.modalities = config.get("responseModalities", [])
     if not set(call.modalities) <= {"TEXT", "IMAGE", "AUDIO"}:

@@ -8,7 +8,8 @@ Control, for other processes:
     GET  /__calls    {"count": n, "waiting": n, "calls": [...]}, the newest 1,000
     POST /__control  any of {"reset": true, "behaviours": [...], "delay_ms": n, "release": true};
                      `behaviours` replaces the script: the first entry that matches a prompt and
-                     has `times` left answers; without one the answer is an image.
+                     has `times` left answers; without one the answer is an image, and a
+                     text model's is words.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from tests.fakes.gemini_behaviours import Behaviour, answer_body, error_body
-from tests.fakes.gemini_requests import Call, WireError, read_call
+from tests.fakes.gemini_behaviours import Behaviour, answer_body, error_body, usual
+from tests.fakes.gemini_requests import TEXT_MODELS, Call, WireError, read_call
 
 _MAX_BODY_BYTES = 100 * 1024 * 1024
 _KEPT_CALLS = 1000
@@ -159,7 +160,9 @@ class GeminiStub:
             call.state = "refused"
             await _send(writer, error.status, _json(error.body))
             return True
-        behaviour = next((item for item in self._script if item.take(call.prompt)), Behaviour())
+        asks_words = call.model in TEXT_MODELS
+        script = (item for item in self._script if item.take(call.prompt, text_model=asks_words))
+        behaviour = next(script, usual(text_model=asks_words))
         if await self._client_left(reader, behaviour):
             call.state = "gone"
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,15 @@ class FakeJob:
     errors: dict[int, tuple[str, str]] = field(default_factory=dict)
     releases: list[pb.ReleaseJobRequest] = field(default_factory=list)
     models: dict[int, str] = field(default_factory=dict)
-    usages: dict[int, int] = field(default_factory=dict)
+    usages: dict[int, job_pb2.Usage] = field(default_factory=dict)
+    prompt: str = ""  # to enhance, where there is one
+    enhanced: str | None = None
+    enhance_ms: int = -1
+
+    def missing(self) -> list[pb.ImageToMake]:
+        prompt = f"{self.enhanced or self.prompt} image".strip()
+        missing = [i for i in range(1, self.count + 1) if i not in self.images]
+        return [pb.ImageToMake(index=i, prompt=f"{prompt} {i}") for i in missing]
 
 
 class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
@@ -137,7 +145,6 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
             job.fence += 1
             job.attempts += 1
         self.faults.after("ClaimJob")
-        missing = [i for i in range(1, job.count + 1) if i not in job.images]
         return pb.ClaimJobResponse(
             fence=job.fence,
             lease_ms=self.lease_ms,
@@ -152,8 +159,12 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
                 number_of_variations=job.count,
                 inputs=[pb.InputImage(role=r, file_id=f) for r, f in job.inputs],
                 may_hand_back=job.may_hand_back,
+                prompt_strategy=job_pb2.PROMPT_STRATEGY_GEMINI
+                if job.prompt and job.enhanced is None
+                else job_pb2.PROMPT_STRATEGY_NONE,
+                prompt=job.prompt,
             ),
-            images=[pb.ImageToMake(index=i, prompt=f"image {i}") for i in missing],
+            images=job.missing(),
             attempt=job.attempts,
         )
 
@@ -182,6 +193,16 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
         finally:
             self.watchers.remove(queue)
 
+    async def RecordPrompt(
+        self, request: pb.RecordPromptRequest, context: Any
+    ) -> pb.RecordPromptResponse:
+        self.faults.before("RecordPrompt")
+        job = self._held(request.job_id, request.fence)
+        if job.enhanced is None:
+            job.enhanced, job.enhance_ms = request.enhanced, request.enhance_ms
+        self.faults.after("RecordPrompt")
+        return pb.RecordPromptResponse(images=job.missing())
+
     async def RecordImage(
         self, request: pb.RecordImageRequest, context: Any
     ) -> pb.RecordImageResponse:
@@ -191,7 +212,7 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
             job.images[request.index] = "DONE"
             job.files[request.index] = request.file_id
             job.models[request.index] = request.model
-            job.usages[request.index] = request.usage.total_tokens
+            job.usages[request.index] = request.usage
         self.faults.after("RecordImage")
         file_id = job.files.get(request.index, 0)
         return pb.RecordImageResponse(image=job_pb2.Image(index=request.index, file_id=file_id))
@@ -356,6 +377,8 @@ class ScriptedGenerator:
         self.most_running = 0
         self.cancelled = 0
         self.closed = False
+        self.words: str | Exception | Callable[[], Awaitable[str]] = "softly lit"
+        self.asked_words: list[str] = []
 
     @property
     def name(self) -> str:
@@ -378,6 +401,13 @@ class ScriptedGenerator:
         if isinstance(result, Exception):
             raise result
         return GeneratedImage(result, "image/png", "model-1", Usage(1, 2, 3))
+
+    async def enhance(self, prompt: str) -> str:
+        self.asked_words.append(prompt)
+        words = self.words
+        if isinstance(words, Exception):
+            raise words
+        return words if isinstance(words, str) else await words()
 
     async def close(self) -> None:
         self.closed = True

@@ -55,7 +55,7 @@ async def test_the_images_of_a_job_are_made_at_once(house: House) -> None:
         b"image %d" % i for i in range(1, 5)
     }
     assert job.files == {i: house.assets.stored[7, i][0] for i in range(1, 5)}
-    assert (job.models[1], job.usages[1]) == ("model-1", 3)
+    assert (job.models[1], job.usages[1].total_tokens) == ("model-1", 3)
     assert house.assets.resolved == [[11, 12, 11]]
     request = house.generator.requests[0]
     assert (request.count, request.quality, request.format) == (4, "high", "webp")

@@ -7,8 +7,8 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
 
+from contentshop.assets.v1 import assets_pb2, backend_pb2_grpc
 from contentshop.assets.v1 import backend_pb2 as pb
-from contentshop.assets.v1 import backend_pb2_grpc
 from libs.common.blobs import CHUNK_BYTES, BlobUrls
 from libs.common.crash import CrashPoints
 from libs.common.errors import (
@@ -22,6 +22,7 @@ from services.worker.domain import (
     BadInputsError,
     Claim,
     GeneratedImage,
+    ImageRequest,
     InputFile,
     JobOverError,
     StoredImage,
@@ -36,16 +37,31 @@ _REF = re.compile(r"refs\[(\d+)\]")
 
 
 class AssetsGateway:
-    """What the worker asks of assets; errors are typed."""
+    """What the worker asks of assets; errors are typed.
+
+    Args:
+        client: calls assets.
+        blobs: reads by blob_url.
+        patience: for repeats.
+        crash: W5 is here.
+        send_prompt: prompts go with made images, to be written into their files.
+    """
 
     def __init__(
-        self, client: RpcClient, blobs: BlobUrls, *, patience: Patience, crash: CrashPoints
+        self,
+        client: RpcClient,
+        blobs: BlobUrls,
+        *,
+        patience: Patience,
+        crash: CrashPoints,
+        send_prompt: bool = False,
     ) -> None:
         self._client = client
         self._stub = backend_pb2_grpc.AssetsBackendServiceStub(client.channel)
         self._blobs = blobs
         self._patience = patience
         self._crash = crash
+        self._send_prompt = send_prompt
 
     def ready(self) -> bool:
         """Whether the channel is connected."""
@@ -90,8 +106,10 @@ class AssetsGateway:
             raise DataLossError("the bytes are not those that were stored")
         return data
 
-    async def store_generated(self, claim: Claim, index: int, image: GeneratedImage) -> StoredImage:
-        """Stores one image; what stands in its slot, repeated while assets is away.
+    async def store_generated(
+        self, claim: Claim, request: ImageRequest, image: GeneratedImage
+    ) -> StoredImage:
+        """Stores one image and its provenance; what stands in its slot, repeated if need be.
 
         Raises:
             JobOverError: the job has ended.
@@ -101,12 +119,21 @@ class AssetsGateway:
         header = pb.StoreGeneratedHeader(
             team=claim.team,
             job_id=claim.lease.job_id,
-            image_index=index,
+            image_index=request.index,
             size_bytes=len(image.data),
             sha256=await asyncio.to_thread(_sha256, image.data),
             model=image.model,
             preview=image.preview,
             attempt=claim.attempt,
+            inputs=[
+                assets_pb2.ProvenanceInput(role=one.role, file_id=one.file_id, sha256=one.sha256)
+                for one in request.references
+            ],
+            prompt_tokens=image.usage.prompt_tokens,
+            output_tokens=image.usage.output_tokens,
+            total_tokens=image.usage.total_tokens,
+            cost_micros=image.usage.cost_micros,
+            prompt=request.prompt if self._send_prompt else "",
         )
 
         async def once() -> pb.StoreGeneratedResponse:

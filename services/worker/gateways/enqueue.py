@@ -119,6 +119,25 @@ class EnqueueGateway:
                 else:
                     yield None
 
+    async def record_prompt(
+        self, lease: Lease, enhanced: str, enhance_ms: int
+    ) -> tuple[ImageToMake, ...]:
+        """Keeps the enhanced prompt, empty for the original; the images' prompts. LeaseLostError.
+
+        The first that was kept stays: another worker's words may come back.
+        """
+        request = pb.RecordPromptRequest(
+            job_id=lease.job_id, fence=lease.fence, enhanced=enhanced, enhance_ms=enhance_ms
+        )
+        answer: pb.RecordPromptResponse = await self._patience.ask(
+            lambda: self._client.unary(
+                self._stub.RecordPrompt, request, timeout_seconds=CALL_SECONDS
+            ),
+            lease=lease,
+            what="RecordPrompt",
+        )
+        return _images(answer.images)
+
     async def record_image(
         self, lease: Lease, index: int, stored: StoredImage, model: str, usage: Usage
     ) -> int:
@@ -138,6 +157,7 @@ class EnqueueGateway:
                 prompt_tokens=usage.prompt_tokens,
                 output_tokens=usage.output_tokens,
                 total_tokens=usage.total_tokens,
+                cost_micros=usage.cost_micros,
             ),
         )
         answer: pb.RecordImageResponse = await self._patience.ask(
@@ -217,9 +237,16 @@ def _claim(answer: pb.ClaimJobResponse, asked_at: float) -> Claim:
         aspect_ratio=spec.aspect_ratio,
         count=spec.number_of_variations,
         inputs=tuple(InputImage(one.role, one.file_id) for one in spec.inputs),
-        images=tuple(ImageToMake(one.index, one.prompt) for one in answer.images),
+        images=_images(answer.images),
         may_hand_back=spec.may_hand_back,
+        prompt_to_enhance=(
+            spec.prompt if spec.prompt_strategy == job_pb2.PROMPT_STRATEGY_GEMINI else ""
+        ),
     )
+
+
+def _images(images: Sequence[pb.ImageToMake]) -> tuple[ImageToMake, ...]:
+    return tuple(ImageToMake(one.index, one.prompt) for one in images)
 
 
 def _state(value: int) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from libs.common.outcomes import Outcome
 from services.worker.domain import GeneratedImage, GenerationError, ImageRequest
-from services.worker.generators.gemini_outcomes import failure, read_answer
+from services.worker.generators.gemini_models import max_references
+from services.worker.generators.gemini_outcomes import failure, read_answer, read_text
 
 if TYPE_CHECKING:
     from services.worker.generators.gemini_sdk import GeminiSession
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 DEFAULT_MODELS: Mapping[str, str] = MappingProxyType(
     {"fast": "gemini-3.1-flash-image", "high": "gemini-3-pro-image"}
 )
+DEFAULT_PROMPT_MODEL = "gemini-3.1-flash-lite"
 DEFAULT_IMAGE_SIZES: Mapping[str, str] = MappingProxyType({"fast": "1K", "high": "2K"})
 
 
@@ -31,6 +33,7 @@ class GeminiSettings:
         models: quality → model name.
         image_sizes: quality → `512`, `1K`, `2K` or `4K`; a quality that is not named gets the
             model's own choice.
+        prompt_model: the text model that enhances prompts.
         timeout_seconds: for one whole call, connecting included.
         max_answer_bytes: a larger answer is refused while it arrives. A 4K PNG in base64 is
             about 35 MB.
@@ -44,6 +47,7 @@ class GeminiSettings:
     base_url: str | None = None
     models: Mapping[str, str] = field(default_factory=lambda: DEFAULT_MODELS)
     image_sizes: Mapping[str, str] = field(default_factory=lambda: DEFAULT_IMAGE_SIZES)
+    prompt_model: str = DEFAULT_PROMPT_MODEL
     timeout_seconds: float = 120.0
     max_answer_bytes: int = 96 * 1024 * 1024
     proxy_url: str | None = field(default=None, repr=False)
@@ -52,8 +56,8 @@ class GeminiSettings:
         key = self.api_key
         if not key or not key.isascii() or not key.isprintable() or " " in key:
             raise ValueError("the Gemini API key must be printable ASCII without spaces")
-        if not self.models or not all(self.models.values()):
-            raise ValueError("a Gemini model must be named for each quality")
+        if not self.models or not all([*self.models.values(), self.prompt_model]):
+            raise ValueError("a Gemini model must be named for each quality, and for prompts")
         if not 0 < self.timeout_seconds < float("inf"):
             raise ValueError("the Gemini timeout must be a positive number of seconds")
         if self.max_answer_bytes <= 0:
@@ -81,6 +85,10 @@ class GeminiGenerator:
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         """Make one image with exactly one HTTP request.
 
+        The references go after the prompt in the given order, each behind its number and role: the
+        order in which the prompt speaks of them (see the workflows of enqueue). More than the
+        model takes are refused before anything is sent; the doors let none through.
+
         Further images in the answer are ignored and counted. The bytes are not looked into:
         whether they are an acceptable image is for assets to say.
 
@@ -93,9 +101,34 @@ class GeminiGenerator:
         model = self._settings.models.get(request.quality)
         if model is None:
             raise failure(Outcome.INTERNAL, "no model for this quality")
+        most = max_references(model)
+        if len(request.references) > most:
+            raise GenerationError(
+                Outcome.BAD_INPUT,
+                f"The model takes at most {most} input images.",
+                detail=f"{len(request.references)} references",
+            )
         session = await self._open()
-        body = await self._ask(session, model, request)
+        asking = session.ask(
+            model,
+            request.prompt,
+            request.references,
+            aspect_ratio=request.aspect_ratio,
+            image_size=self._settings.image_sizes.get(request.quality, ""),
+        )
+        body = await self._ask(session, asking)
         return await asyncio.to_thread(read_answer, body, model)
+
+    async def enhance(self, prompt: str) -> str:
+        """Words for light, lens and composition by the text model, with one HTTP request.
+
+        Our instruction is the system's, the prompt is the user's: what a team has written cannot
+        pass for ours. The model has no tools, and sees no image and nothing of other jobs. Errors
+        as generate; a blocked or broken-off answer is one too.
+        """
+        session = await self._open()
+        body = await self._ask(session, session.ask_words(self._settings.prompt_model, prompt))
+        return await asyncio.to_thread(read_text, body)
 
     async def close(self) -> None:
         """Close the connections; calls still running end in OVERLOADED. Safe to repeat."""
@@ -105,17 +138,11 @@ class GeminiGenerator:
         if session is not None:
             await session.close()
 
-    async def _ask(self, session: GeminiSession, model: str, request: ImageRequest) -> str:
+    async def _ask(self, session: GeminiSession, asking: Awaitable[str]) -> str:
         timeout_seconds = self._settings.timeout_seconds
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await session.ask(
-                    model,
-                    request.prompt,
-                    request.references,
-                    aspect_ratio=request.aspect_ratio,
-                    image_size=self._settings.image_sizes.get(request.quality, ""),
-                )
+                return await asking
         except TimeoutError:
             raise failure(Outcome.TIMED_OUT, f"no answer in {timeout_seconds:g} s") from None
         except GenerationError:

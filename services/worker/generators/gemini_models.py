@@ -1,12 +1,16 @@
 """What the Gemini image models take; standard library only.
 
 Source: the provider's model pages for `gemini-3.1-flash-image` and `gemini-3-pro-image`. The
-doors check a request against this table; the generator itself passes on what it is given.
+doors of enqueue keep requests within it; the generator itself refuses too many references, and
+passes on the rest as it is given.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+MAX_REFERENCES = 14
+"""Of every model known; one that is not known is held to it as well."""
 
 _COMMON_ASPECT_RATIOS = frozenset(
     {"1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"}
@@ -27,7 +31,7 @@ class ModelLimits:
 
     aspect_ratios: frozenset[str]
     image_sizes: frozenset[str]
-    max_references: int = 14
+    max_references: int = MAX_REFERENCES
     max_reference_bytes: int = 7 * 1024 * 1024
     reference_types: frozenset[str] = frozenset({"image/png", "image/jpeg", "image/webp"})
 
@@ -42,3 +46,9 @@ GEMINI_MODELS: dict[str, ModelLimits] = {
         image_sizes=frozenset({"1K", "2K", "4K"}),
     ),
 }
+
+
+def max_references(model: str) -> int:
+    """How many images a prompt of this model may have."""
+    known = GEMINI_MODELS.get(model)
+    return known.max_references if known else MAX_REFERENCES

@@ -85,6 +85,39 @@ def read_answer(body: str, model: str) -> GeneratedImage:
         GenerationError: PROMPT_BLOCKED, OUTPUT_BLOCKED, NO_IMAGE, TEXT_ONLY, UNAUTHORIZED, or
             OVERLOADED where the body cannot be decoded.
     """
+    answer, candidates, finish_reason = _unblocked(body)
+    parts = list(_spoken_parts(candidates))
+    images = [image for image in map(_inline_image, parts) if image is not None]
+    if not images:
+        spoke = any(_has_text(part) for part in parts)
+        outcome = Outcome.TEXT_ONLY if spoke else Outcome.NO_IMAGE
+        raise failure(outcome, finish_reason or "no finish reason")
+    content_type, encoded = images[0]
+    return GeneratedImage(
+        data=_decode(encoded),
+        content_type=content_type,
+        model=_word(answer.get("modelVersion")) or model,
+        usage=_usage(_mapping(answer.get("usageMetadata"))),
+        extra_images=len(images) - 1,
+    )
+
+
+def read_text(body: str) -> str:
+    """The text of a 200 answer of a text model, thoughts left out; may be empty.
+
+    Raises:
+        GenerationError: PROMPT_BLOCKED, OUTPUT_BLOCKED, UNAUTHORIZED, NO_IMAGE where there is no
+            answer or one that was broken off, OVERLOADED where the body cannot be decoded.
+    """
+    _, candidates, finish_reason = _unblocked(body)
+    if finish_reason != "STOP":
+        raise failure(Outcome.NO_IMAGE, finish_reason or "no finish reason")
+    parts = _spoken_parts(candidates[:1])
+    return "".join(part["text"] for part in parts if _has_text(part))
+
+
+def _unblocked(body: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], str]:
+    """The answer, its candidates and why the first one ended; raises where one is blocked."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
@@ -103,21 +136,7 @@ def read_answer(body: str, model: str) -> GeneratedImage:
         raise failure(Outcome.OUTPUT_BLOCKED, finish_reason)
     if finish_reason in ACCOUNT_FINISH_REASONS:
         raise failure(Outcome.UNAUTHORIZED, finish_reason)
-
-    parts = list(_spoken_parts(candidates))
-    images = [image for image in map(_inline_image, parts) if image is not None]
-    if not images:
-        spoke = any(_has_text(part) for part in parts)
-        outcome = Outcome.TEXT_ONLY if spoke else Outcome.NO_IMAGE
-        raise failure(outcome, finish_reason or "no finish reason")
-    content_type, encoded = images[0]
-    return GeneratedImage(
-        data=_decode(encoded),
-        content_type=content_type,
-        model=_word(answer.get("modelVersion")) or model,
-        usage=_usage(_mapping(answer.get("usageMetadata"))),
-        extra_images=len(images) - 1,
-    )
+    return answer, candidates, finish_reason
 
 
 def read_error(status: int, body: object, headers: Mapping[str, str]) -> GenerationError:

@@ -16,6 +16,7 @@ from libs.common.clock import Clock
 from services.worker.domain import GeneratedImage, ImageRequest
 from services.worker.generators.offline_cutout import CutoutCache
 from services.worker.generators.offline_render import render
+from services.worker.generators.offline_words import words_for
 
 MODEL = "offline-preview-1"
 
@@ -73,6 +74,10 @@ class OfflineGenerator:
         finally:
             abandoned.set()
         return GeneratedImage(data=data, content_type=content_type, model=MODEL, preview=True)
+
+    async def enhance(self, prompt: str) -> str:
+        """Fixed words, chosen by the prompt: there is no model to ask."""
+        return words_for(prompt)
 
     async def close(self) -> None:
         """Let go of the threads; pictures in the works are finished first, waiting ones are not."""

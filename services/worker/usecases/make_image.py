@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -28,6 +29,7 @@ from services.worker.domain import (
     wait_before_next_try,
 )
 from services.worker.inhand import Counters, JobInHand
+from services.worker.prices import Price, cost_micros
 
 log = structlog.get_logger()
 
@@ -35,8 +37,10 @@ log = structlog.get_logger()
 class ImageStore(Protocol):
     """Where made images go."""
 
-    async def store_generated(self, claim: Claim, index: int, image: GeneratedImage) -> StoredImage:
-        """Stores one image; raises JobOverError, InvalidArgumentError."""
+    async def store_generated(
+        self, claim: Claim, request: ImageRequest, image: GeneratedImage
+    ) -> StoredImage:
+        """Stores one image and what it was made of; raises JobOverError, InvalidArgumentError."""
         ...
 
 
@@ -71,6 +75,7 @@ class MakeImage:
         at_once: calls at once, of all jobs; a place is held until the bytes are stored, which
             bounds the bytes in memory.
         timeout_seconds: for one generator call.
+        prices: by model; what is not there costs nothing.
         clock: for waits.
         ids: for jitter.
         crash: W3, W4 and W6 are here.
@@ -86,6 +91,7 @@ class MakeImage:
         counters: Counters,
         at_once: int,
         timeout_seconds: float,
+        prices: Mapping[str, Price],
         clock: Clock,
         ids: Ids,
         crash: CrashPoints,
@@ -98,6 +104,7 @@ class MakeImage:
         self._counters = counters
         self._places = asyncio.Semaphore(at_once)
         self._timeout = timeout_seconds
+        self._prices = prices
         self._clock = clock
         self._ids = ids
         self._crash = crash
@@ -145,10 +152,10 @@ class MakeImage:
             await self._record(job, request.index, kept)
 
     async def _make_and_store(self, job: JobInHand, request: ImageRequest) -> _Kept:
-        image = await self._call(job, request)
+        image = self._priced(await self._call(job, request))
         self._crash.here("W4")
         try:
-            stored = await self._store.store_generated(job.claim, request.index, image)
+            stored = await self._store.store_generated(job.claim, request, image)
         except InvalidArgumentError as error:
             self._counters.failures += 1
             raise GenerationError(
@@ -169,6 +176,11 @@ class MakeImage:
         if stored.dropped:
             self._counters.wasted += 1
         return _Kept(stored, image.model, image.usage)
+
+    def _priced(self, image: GeneratedImage) -> GeneratedImage:
+        used = image.usage
+        cost = cost_micros(self._prices, image.model, used.prompt_tokens, used.output_tokens)
+        return replace(image, usage=replace(used, cost_micros=cost))
 
     async def _call(self, job: JobInHand, request: ImageRequest) -> GeneratedImage:
         if not self._circuit.allows_calls:

@@ -83,6 +83,7 @@ class LoadReferences:
                 one.file_id,
                 files[one.file_id].content_type,
                 reads[one.file_id].result(),
+                files[one.file_id].sha256,
             )
             for one in claim.inputs
         )

@@ -23,6 +23,7 @@ from services.worker.domain import (
     merged,
 )
 from services.worker.inhand import JobInHand
+from services.worker.usecases.enhance_prompt import EnhancePrompt
 from services.worker.usecases.make_image import MakeImage
 from services.worker.usecases.references import LoadReferences
 
@@ -66,11 +67,13 @@ class RunJob:
         *,
         records: JobRecords,
         load_references: LoadReferences,
+        enhance_prompt: EnhancePrompt,
         make_image: MakeImage,
         crash: CrashPoints,
     ) -> None:
         self._records = records
         self._load_references = load_references
+        self._enhance_prompt = enhance_prompt
         self._make_image = make_image
         self._crash = crash
 
@@ -91,7 +94,8 @@ class RunJob:
             except GenerationError as fault:
                 faults = await self._give_up_all(job, fault)
             else:
-                faults, left = await self._make_all(job, references)
+                images = await self._enhance_prompt(claim)
+                faults, left = await self._make_all(job, images, references)
         if faults:
             await self._records.release(claim.lease, merged(faults))
             return Ending.RELEASED
@@ -111,14 +115,17 @@ class RunJob:
         return []
 
     async def _make_all(
-        self, job: JobInHand, references: tuple[Reference, ...]
+        self,
+        job: JobInHand,
+        images: tuple[ImageToMake, ...],
+        references: tuple[Reference, ...],
     ) -> tuple[list[GenerationError], list[int]]:
         """The faults that hand the job back, and the images that were left to others."""
         try:
             async with asyncio.TaskGroup() as group:
                 works = {
                     image.index: group.create_task(self._make(job, image, references))
-                    for image in job.claim.images
+                    for image in images
                 }
                 for work in works.values():
                     job.image_worked_by(work)
