@@ -113,7 +113,7 @@ def build(
     relaying = Duty("relay", outbox_relay.round, floor_seconds=settings.sweep_seconds, ids=ids)
     deps = Deps(
         db=db,
-        announcer=ProtoAnnouncer(),
+        announcer=ProtoAnnouncer(review_required=settings.review_required),
         wakeups=wakeups,
         wake_relay=relaying.wake,
         limits=_limits(settings),
@@ -191,6 +191,8 @@ def _limits(settings: Settings) -> Limits:
         max_lost_workers=settings.max_lost_workers,
         archive_ring_seconds=settings.archive_ring_seconds,
         archive_rings=settings.archive_rings,
+        unlimited_without_account=settings.teams_without_account == "unlimited",
+        review_required=settings.review_required,
     )
 
 

@@ -51,7 +51,14 @@ class AssetsGateway:
 
 
 class ProtoAnnouncer:
-    """Messages about jobs, as protobuf."""
+    """Messages about jobs, as protobuf.
+
+    Args:
+        review_required: readers hide images until somebody approved them.
+    """
+
+    def __init__(self, *, review_required: bool = False) -> None:
+        self._review_required = review_required
 
     def doorbell(self, job: Job) -> Message:
         """Rings for an admitted job, on its lane."""
@@ -85,8 +92,14 @@ class ProtoAnnouncer:
             finish_time_ms=int(job.finished_at.timestamp() * 1000),
             archive_wanted=job.archive.state is ArchiveState.PENDING,
             source_task_id=job.spec.labels.source_task_id,
+            review_state=self._review_state(job),
         )
         return _message(JOB_ENDED, ended)
+
+    def _review_state(self, job: Job) -> job_pb2.ReviewState.ValueType:
+        if not self._review_required:
+            return job_pb2.REVIEW_STATE_APPROVED
+        return job_pb2.ReviewState.Value(f"REVIEW_STATE_{job.review.state}")
 
 
 def _message(routing_key: str, body: Proto) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from libs.common.env import setting
+from libs.common.env import SettingsError, setting
 from libs.common.settings import CommonSettings
 
 
@@ -40,3 +40,18 @@ class Settings(CommonSettings):
         "ARCHIVE_RING_SECONDS", "first wait before the packager is asked again", 30.0, at_least=0.1
     )
     archive_rings: int = setting("ARCHIVE_RINGS", "asks before a zip is FAILED", 8, at_least=1)
+    teams_without_account: str = setting(
+        "TEAMS_WITHOUT_ACCOUNT", "their credits: unlimited or none", "unlimited"
+    )
+    credit_check_seconds: float = setting(
+        "CREDIT_CHECK_SECONDS", "between comparisons of accounts, ledger and jobs", 3600.0, at_least=1
+    )
+    review_required: bool = setting(
+        "REVIEW_REQUIRED", "hide images until their job is approved", False  # noqa: FBT003
+    )
+
+    def __post_init__(self) -> None:
+        """Checks what no type shows."""
+        super().__post_init__()
+        if self.teams_without_account not in ("unlimited", "none"):
+            raise SettingsError(["TEAMS_WITHOUT_ACCOUNT must be unlimited or none"])

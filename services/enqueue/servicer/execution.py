@@ -20,6 +20,7 @@ from services.enqueue.store.leases import Presence
 from services.enqueue.usecases import archiving, executing
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.executing import Held
+from services.enqueue.usecases.reviewing import hidden
 from services.enqueue.wakeups import Stop, WakeUp
 from services.enqueue.workflows import WORKFLOWS
 
@@ -249,6 +250,7 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             ],
             number_of_variations=job.spec.count,
             finish_time_ms=int(job.finished_at.timestamp() * 1000) if job.finished_at else 0,
+            hidden=hidden(self._deps, job),
         )
 
     async def RecordArchive(

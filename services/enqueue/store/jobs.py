@@ -274,6 +274,7 @@ async def end(
                 state=state,
                 last_sequence=_jobs.c.last_sequence + 1,
                 finished_at=tx.now(),
+                credits_released=_jobs.c.credits_held - _jobs.c.images_done,
                 lease_expires_at=None,
                 ring_at=None,
                 not_before=None,

@@ -12,14 +12,14 @@ from libs.common.crash import CrashPoints
 from libs.common.db import Database, Tx
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
-from services.enqueue.store import admission, events, images, jobs
+from services.enqueue.store import admission, credits, events, images, jobs
 from services.enqueue.store.events import NewEvent, about
 from services.enqueue.wakeups import Changed, WakeUp, Wakeups
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The figures of a job's life, in seconds and counts; from settings."""
+    """The figures and rules of a job's life, in seconds and counts; from settings."""
 
     lease_seconds: float = 15.0
     live_jobs_per_team: int = 3
@@ -32,6 +32,10 @@ class Limits:
     max_ring_seconds: float = 60.0
     archive_ring_seconds: float = 30.0
     archive_rings: int = 8
+    # A team without an account needs no credits; else it has none.
+    unlimited_without_account: bool = True
+    # A job's images are hidden, and its zip is not built, until somebody approved them.
+    review_required: bool = False
 
 
 class Announcer(Protocol):
@@ -105,7 +109,9 @@ async def end_job(
 
     The caller holds the team's lock and the job's. None when the job may not move there.
     """
-    ring = deps.limits.archive_ring_seconds if wants_archive(state, job.spec.count) else None
+    # Where a review is wanted, it makes the zip due.
+    zip_due = wants_archive(state, job.spec.count) and not deps.limits.review_required
+    ring = deps.limits.archive_ring_seconds if zip_due else None
     if state is JobState.CANCELED:
         await images.cancel_pending(tx, job.id)
     elif fault is not None:
@@ -116,5 +122,6 @@ async def end_job(
     await tell(tx, deps, [about(ended, EventKind(state.value), fault=fault)])
     whole = await images.of_job(tx, ended)
     await send(tx, deps, [deps.announcer.ended(whole)])
+    await credits.settle(tx, ended)
     await admit_more(tx, deps, job.spec.team, team_limit)
     return whole
