@@ -28,6 +28,7 @@ from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.enqueueing import EnqueueJob
+from services.enqueue.usecases.reconciling import ReconcileDuty
 from services.enqueue.wakeups import LocalWakeups, PostgresWakeups
 from services.enqueue.watch import WatchHub
 
@@ -207,6 +208,12 @@ def _duties(
         Duty("readmit", lambda: relay.readmit(deps), floor_seconds=every, ids=ids),
         Duty(
             "archives", lambda: relay.archives(deps), floor_seconds=settings.sweep_seconds, ids=ids
+        ),
+        Duty(
+            "credits",
+            ReconcileDuty(deps).round,
+            floor_seconds=settings.credit_check_seconds,
+            ids=ids,
         ),
         Duty("workers", lambda: relay.forget_workers(deps), floor_seconds=3600.0, ids=ids),
     ]

@@ -44,14 +44,22 @@ class Settings(CommonSettings):
         "TEAMS_WITHOUT_ACCOUNT", "their credits: unlimited or none", "unlimited"
     )
     credit_check_seconds: float = setting(
-        "CREDIT_CHECK_SECONDS", "between comparisons of accounts, ledger and jobs", 3600.0, at_least=1
+        "CREDIT_CHECK_SECONDS", "between checks of accounts by ledger and jobs", 3600.0, at_least=1
     )
     review_required: bool = setting(
-        "REVIEW_REQUIRED", "hide images until their job is approved", False  # noqa: FBT003
+        "REVIEW_REQUIRED",
+        "hide images until their job is approved",
+        False,  # noqa: FBT003
     )
 
     def __post_init__(self) -> None:
-        """Checks what no type shows."""
-        super().__post_init__()
+        """Checks what no single variable shows."""
+        problems = []
+        try:
+            super().__post_init__()
+        except SettingsError as error:
+            problems += error.problems
         if self.teams_without_account not in ("unlimited", "none"):
-            raise SettingsError(["TEAMS_WITHOUT_ACCOUNT must be unlimited or none"])
+            problems.append("TEAMS_WITHOUT_ACCOUNT must be unlimited or none")
+        if problems:
+            raise SettingsError(problems)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
-
-from google.protobuf import timestamp_pb2
 
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.auth import current_caller
@@ -26,6 +23,7 @@ from services.enqueue.servicer.drafts import (
     generation_draft,
 )
 from services.enqueue.servicer.means import Doors, Means
+from services.enqueue.servicer.times import time_of
 from services.enqueue.store.jobs import JobFilter
 from services.enqueue.usecases import explaining, reading
 from services.enqueue.watch import Update
@@ -185,17 +183,6 @@ def _filter(request: enqueue_pb2.ListJobsRequest, check: Violations) -> JobFilte
         states=tuple(states),
         type=_TYPES.get(request.type, ""),
         variant=request.variant,
-        created_from=_time(request, "created_from", check),
-        created_before=_time(request, "created_before", check),
+        created_from=time_of(request, "created_from", check),
+        created_before=time_of(request, "created_before", check),
     )
-
-
-def _time(request: enqueue_pb2.ListJobsRequest, field: str, check: Violations) -> datetime | None:
-    if not request.HasField(field):  # type: ignore[arg-type]  # one of two literals
-        return None
-    stamp: timestamp_pb2.Timestamp = getattr(request, field)
-    try:
-        return stamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        check.add(field, "is not a time from year 1 to 9999")
-        return None

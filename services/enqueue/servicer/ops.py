@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contentshop.enqueue.v1 import ops_pb2_grpc
-from services.enqueue.servicer.means import Doors
+from services.enqueue.servicer.ops_credits import OpsCreditDoors
 
 
-class OpsServicer(Doors, ops_pb2_grpc.OpsServiceServicer):
+class OpsServicer(OpsCreditDoors, ops_pb2_grpc.OpsServiceServicer):
     """Requests of operators."""

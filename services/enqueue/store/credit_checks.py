@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from libs.common.db import Tx
 from services.enqueue import tables
 from services.enqueue.domain import JobState
-from services.enqueue.store.credits import EntryKind
+from services.enqueue.store.ledger import EntryKind
 
 _accounts = tables.accounts
 _entries = tables.credit_entries
@@ -103,7 +103,8 @@ async def accounts(tx: Tx, after: str, limit: int) -> list[AccountFigures]:
         .outerjoin(live, live.c.team == chosen.c.team)
         .order_by(chosen.c.team)
     )
-    return [AccountFigures(**row._mapping) for row in await tx.execute(statement)]
+    rows = (await tx.execute(statement)).mappings()
+    return [AccountFigures(**dict(row)) for row in rows]
 
 
 async def jobs(tx: Tx, after: int, limit: int) -> tuple[list[JobFigures], int | None]:
@@ -135,7 +136,7 @@ async def jobs(tx: Tx, after: int, limit: int) -> tuple[list[JobFigures], int | 
         .where(within)
         .order_by(_jobs.c.id)
     )
-    return [JobFigures(**row._mapping) for row in rows], last
+    return [JobFigures(**dict(row)) for row in rows.mappings()], last
 
 
 def _sums() -> list[sa.ColumnElement[int]]:

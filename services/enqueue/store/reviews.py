@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from libs.common.db import Tx
@@ -33,7 +35,7 @@ async def record(
         archive_ring: makes the zip due, and says in how many seconds the packager is asked again;
             None leaves the zip as it is.
     """
-    values = {
+    values: dict[str, Any] = {
         "review_state": state,
         "reviewer": reviewer,
         "reviewed_at": tx.now(),

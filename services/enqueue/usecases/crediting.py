@@ -10,8 +10,8 @@ from libs.common.db import Tx
 from libs.common.errors import FailedPreconditionError
 from libs.common.request_keys import RequestKey
 from services.enqueue import tables
-from services.enqueue.store import audit, credits
-from services.enqueue.store.credits import Account, Entry
+from services.enqueue.store import audit, ledger
+from services.enqueue.store.ledger import Account, Entry
 from services.enqueue.usecases.deps import Deps
 
 
@@ -55,7 +55,7 @@ class Purse:
 
 async def open_purse(tx: Tx, deps: Deps, teams: Collection[str]) -> Purse:
     """The teams' credits, their accounts locked; the caller holds the teams' locks."""
-    accounts = await credits.lock(tx, teams)
+    accounts = await ledger.lock(tx, teams)
     return Purse(accounts, unlimited=deps.limits.unlimited_without_account)
 
 
@@ -69,7 +69,7 @@ def _insufficient(required: int, remaining: int) -> FailedPreconditionError:
 
 async def balance(tx: Tx, deps: Deps, team: str) -> Balance:
     """A team's credits as they stand; takes no lock."""
-    account = await credits.find(tx, team)
+    account = await ledger.find(tx, team)
     if account is None:
         return Balance(Account(), deps.limits.unlimited_without_account)
     return Balance(account, unlimited=False)
@@ -86,7 +86,7 @@ async def list_entries(
 ) -> list[Entry]:
     """A page of a team's ledger, newest first."""
     async with deps.db.read(team) as tx:
-        return await credits.page(tx, team, job_id=job_id, before_id=before_id, limit=limit)
+        return await ledger.page(tx, team, job_id=job_id, before_id=before_id, limit=limit)
 
 
 async def grant_credits(
@@ -98,12 +98,12 @@ async def grant_credits(
         AlreadyExistsError: IDEMPOTENCY_KEY_REUSED.
     """
     async with deps.db.duty() as tx:
-        await credits.open_account(tx, key.team)
+        await ledger.open_account(tx, key.team)
         # The account's lock keeps a repeat of the key waiting until the first is kept.
-        account = (await credits.lock(tx, [key.team]))[key.team]
+        account = (await ledger.lock(tx, [key.team]))[key.team]
         if await request_keys.find_same(tx, tables.idempotency_keys, key) is not None:
             return account
-        entry_id = await credits.grant(tx, key.team, amount, note)
+        entry_id = await ledger.grant(tx, key.team, amount, note)
         await request_keys.add(tx, tables.idempotency_keys, [(key, entry_id)])
         details = {"amount": amount, "note": note, "entry_id": entry_id}
         await audit.add(tx, key.team, actor, "GRANT_CREDITS", details=details)

@@ -12,7 +12,7 @@ from libs.common.crash import CrashPoints
 from libs.common.db import Database, Tx
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
-from services.enqueue.store import admission, credits, events, images, jobs
+from services.enqueue.store import admission, events, images, jobs, ledger
 from services.enqueue.store.events import NewEvent, about
 from services.enqueue.wakeups import Changed, WakeUp, Wakeups
 
@@ -122,6 +122,6 @@ async def end_job(
     await tell(tx, deps, [about(ended, EventKind(state.value), fault=fault)])
     whole = await images.of_job(tx, ended)
     await send(tx, deps, [deps.announcer.ended(whole)])
-    await credits.settle(tx, ended)
+    await ledger.settle(tx, ended)
     await admit_more(tx, deps, job.spec.team, team_limit)
     return whole

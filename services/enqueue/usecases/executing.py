@@ -25,7 +25,7 @@ from services.enqueue.domain import (
     MadeImage,
     outcome_of,
 )
-from services.enqueue.store import credits, images, jobs, leases
+from services.enqueue.store import images, jobs, leases, ledger
 from services.enqueue.store.events import about
 from services.enqueue.store.leases import Presence
 from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team, send, tell
@@ -110,7 +110,7 @@ async def record_image(deps: Deps, held: Held, index: int, made: MadeImage) -> I
         else:
             counted = await jobs.count_image(tx, job.id, done=1)
             if job.hold is not None:
-                await credits.capture(tx, job, index)
+                await ledger.capture(tx, job, index)
             done = about(counted, EventKind.IMAGE_DONE, index=index, file_id=made.file_id)
             await tell(tx, deps, [done])
     deps.crash.here("E9")

@@ -144,9 +144,7 @@ async def settle(tx: Tx, job: Job) -> None:
     )
 
 
-async def page(
-    tx: Tx, team: str, *, job_id: int, before_id: int | None, limit: int
-) -> list[Entry]:
+async def page(tx: Tx, team: str, *, job_id: int, before_id: int | None, limit: int) -> list[Entry]:
     """A team's entries with id below before_id, newest first; job 0 means all."""
     statement = sa.select(_entries).where(_entries.c.team == team)
     if job_id:
