@@ -152,6 +152,9 @@ def _figures(settings: Settings) -> Figures:
         pin_seconds=settings.pin_seconds,
         removal_seconds=settings.removal_seconds,
         orphan_seconds=settings.orphan_seconds,
+        folders_per_team=settings.folders_per_team,
+        moodboards_per_team=settings.moodboards_per_team,
+        variants_per_team=settings.variants_per_team,
     )
 
 

@@ -12,8 +12,10 @@ from libs.common.broker import Broker, Delivery, Subscription
 from libs.common.clock import Clock
 from libs.common.errors import AbortedError, UnavailableError
 from libs.common.ids import Ids
+from services.assets.domain import Filing
+from services.assets.store.files import Recorded
 from services.assets.usecases.deps import Deps
-from services.assets.usecases.jobs import JobInputs, end_job, keep_inputs
+from services.assets.usecases.jobs import JobEnd, JobInputs, end_job, keep_inputs
 
 log = structlog.get_logger()
 
@@ -81,8 +83,7 @@ class JobMessages:
         if message.state == job_pb2.JOB_STATE_UNSPECIFIED:
             await keep_inputs(self._deps, job)
         else:
-            outputs = [output.file_id for output in message.outputs]
-            await end_job(self._deps, job, outputs, message.source_task_id)
+            await end_job(self._deps, job, _end(message))
 
 
 def _read(body: bytes) -> messages_pb2.JobEnded | None:
@@ -103,6 +104,24 @@ def _read(body: bytes) -> messages_pb2.JobEnded | None:
         and message.state in _KNOWN_STATES
     )
     return message if known else None
+
+
+def _end(message: messages_pb2.JobEnded) -> JobEnd:
+    return JobEnd(
+        recorded=Recorded(
+            file_ids=[output.file_id for output in message.outputs],
+            source_task_id=message.source_task_id,
+            variant=message.variant,
+            batch_id=message.batch_id,
+        ),
+        filing=Filing(
+            folder_id=message.folder_id,
+            batch_id=message.batch_id,
+            batch_name=message.batch_name,
+            variant_index=message.variant_index,
+            variant=message.variant,
+        ),
+    )
 
 
 _KNOWN_STATES = frozenset(

@@ -93,7 +93,12 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A stored file. `recorded` says that the job of a generated file has ended with it."""
+    """A stored file.
+
+    Attributes:
+        recorded: the job of a generated file has ended with it.
+        variant: the shop's variant it was made for; empty for none.
+    """
 
     id: int
     team: str
@@ -104,6 +109,7 @@ class File:
     slot: Slot
     created_at: datetime
     recorded: bool
+    variant: str = ""
 
     @property
     def upload_url(self) -> str:
@@ -138,3 +144,119 @@ def generated_filename(slot: Slot, content_type: str) -> str:
 
 def _team_folder(team: str) -> str:
     return hashlib.sha256(team.encode()).hexdigest()[:32]
+
+
+class FolderKind(StrEnum):
+    """What a folder is: made by the team, its default one, a batch's, or a variant's of a batch."""
+
+    NAMED = "NAMED"
+    DEFAULT = "DEFAULT"
+    BATCH = "BATCH"
+    BATCH_VARIANT = "BATCH_VARIANT"
+
+
+@dataclass(frozen=True, slots=True)
+class NewFolder:
+    """A folder before it has an id; its key within the team is all but the name."""
+
+    kind: FolderKind
+    name: str
+    batch_id: int = 0
+    variant_index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A set of files under a name; never renamed, never removed.
+
+    Attributes:
+        batch_id: the batch it belongs to; 0 for none.
+        variant_index: the variant's place in that batch, from 1; 0 for none.
+        file_count: visible files in it.
+    """
+
+    id: int
+    name: str
+    kind: FolderKind
+    batch_id: int
+    variant_index: int
+    created_at: datetime
+    file_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filing:
+    """Where a job's images go, as enqueue says it; zeros and empty for what it does not.
+
+    Attributes:
+        folder_id: the folder its caller chose.
+        batch_id: the batch it belongs to.
+        batch_name: the batch's name.
+        variant_index: its place in the batch, from 1.
+        variant: the shop's variant.
+    """
+
+    folder_id: int = 0
+    batch_id: int = 0
+    batch_name: str = ""
+    variant_index: int = 0
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MoodboardContent:
+    """What a moodboard holds: files whose mood is wanted or not, a scene, a person, words.
+
+    Attributes:
+        background_file_id: 0 for none.
+        model_file_id: likewise.
+    """
+
+    name: str
+    positive_file_ids: tuple[int, ...] = ()
+    negative_file_ids: tuple[int, ...] = ()
+    background_file_id: int = 0
+    model_file_id: int = 0
+    style_appendix: str = ""
+
+    def file_ids(self) -> set[int]:
+        """All its files."""
+        single = {self.background_file_id, self.model_file_id} - {0}
+        return {*self.positive_file_ids, *self.negative_file_ids, *single}
+
+
+@dataclass(frozen=True, slots=True)
+class Moodboard:
+    """A kept moodboard; its revision grows with each change."""
+
+    id: int
+    content: MoodboardContent
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewVariant:
+    """A variant of a product, as the shop puts it; image_file_id is 0 for none."""
+
+    id: str
+    product: str
+    title: str
+    image_file_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Variant(NewVariant):
+    """A variant as it is kept."""
+
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What could stand for a variant: its own image, and what was generated for it."""
+
+    variant: Variant
+    image: File | None
+    generated: tuple[File, ...]

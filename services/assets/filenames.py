@@ -1,4 +1,4 @@
-"""Names people gave their files: kept for display, never used as a path."""
+"""Names people gave their files and folders: kept for display, never used as a path."""
 
 from __future__ import annotations
 
@@ -45,12 +45,27 @@ def clean_filename(raw: str) -> str:
     name = _SEPARATORS.split(raw)[-1]
     if len(name) > _MAX_RAW_CHARACTERS:
         name = name[: _MAX_RAW_CHARACTERS // 2] + name[-_MAX_RAW_CHARACTERS // 2 :]
-    name = unicodedata.normalize("NFC", "".join(filter(_is_visible, name)))
-    name = _NOT_IN_NAMES.sub("_", _DRIVE.sub("", name, count=1) if _DRIVE.match(name) else name)
-    name = _trim(_SPACES.sub(" ", name))
+    name = _visible(name)
+    return _tidy(_DRIVE.sub("", name, count=1) if _DRIVE.match(name) else name) or _FALLBACK
+
+
+def clean_folder_name(raw: str) -> str:
+    """A folder's name, cleaned like a file's, but what looks like a path stays whole.
+
+    Line breaks become spaces and separators `_`. Empty when nothing is left.
+    """
+    return _tidy(_visible(_SPACES.sub(" ", raw[:_MAX_RAW_CHARACTERS])))
+
+
+def _visible(name: str) -> str:
+    return unicodedata.normalize("NFC", "".join(filter(_is_visible, name)))
+
+
+def _tidy(name: str) -> str:
+    name = _trim(_SPACES.sub(" ", _NOT_IN_NAMES.sub("_", name)))
     if _DEVICE.match(name):
         name = "_" + name
-    return _shorten(name) or _FALLBACK
+    return _shorten(name)
 
 
 def _is_visible(character: str) -> bool:

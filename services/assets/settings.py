@@ -79,6 +79,15 @@ class Settings(CommonSettings):
     orphan_seconds: float = setting(
         "ASSETS_ORPHAN_SECONDS", "age of a blob without a file when it is removed", 3600.0
     )
+    folders_per_team: int = setting(
+        "ASSETS_FOLDERS_PER_TEAM", "that a team makes itself", 1_000, at_least=1
+    )
+    moodboards_per_team: int = setting(
+        "ASSETS_MOODBOARDS_PER_TEAM", "that a team keeps", 500, at_least=1
+    )
+    variants_per_team: int = setting(
+        "ASSETS_VARIANTS_PER_TEAM", "that a team keeps", 100_000, at_least=1
+    )
     sweep_seconds: float = setting(
         "ASSETS_SWEEP_SECONDS", "floor of the clean-up duties", 60.0, at_least=0.05
     )

@@ -20,6 +20,15 @@ def test_a_token_says_where_the_page_ended(position: int) -> None:
     assert TOKENS.open("", *SCOPE) is None
 
 
+@pytest.mark.parametrize("position", ["a", "sku-1", "größe/ü 10", "x" * 200])
+def test_a_list_sorted_by_names_pages_by_names(position: str) -> None:
+    token = TOKENS.seal_text(position, *SCOPE)
+    assert TOKENS.open_text(token, *SCOPE) == position
+    assert TOKENS.open_text("", *SCOPE) is None
+    with pytest.raises(InvalidArgumentError):
+        TOKENS.open_text(token, *SCOPE, "more")
+
+
 TOKEN = TOKENS.seal(7, *SCOPE)
 RAW = base64.urlsafe_b64decode(TOKEN + "=")
 

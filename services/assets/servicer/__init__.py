@@ -3,10 +3,11 @@
 from contentshop.assets.v1 import assets_pb2_grpc
 from services.assets.servicer.backend import AssetsBackendServicer
 from services.assets.servicer.files import FileDoors
+from services.assets.servicer.folders import FolderDoors
 from services.assets.servicer.means import Means
 
 
-class AssetsServicer(FileDoors, assets_pb2_grpc.AssetsServiceServicer):
+class AssetsServicer(FileDoors, FolderDoors, assets_pb2_grpc.AssetsServiceServicer):
     """Requests of teams: the parts, one per noun."""
 
 

@@ -21,6 +21,7 @@ from services.assets.servicer.streams import PartStream
 from services.assets.upload_urls import UploadUrls
 from services.assets.usecases import archiving
 from services.assets.usecases.deps import Deps
+from services.assets.usecases.filing import list_folder_images
 from services.assets.usecases.generating import StoreGenerated
 from services.assets.usecases.resolving import readable, resolve_images
 
@@ -110,6 +111,16 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
         )
         file = await archiving.store_archive(self._deps, archive)
         return backend_pb2.StoreArchiveResponse(file_id=file.id)
+
+    async def ListFolderImages(
+        self, request: backend_pb2.ListFolderImagesRequest, context: Any
+    ) -> backend_pb2.ListFolderImagesResponse:
+        """The images of a folder, for its zip."""
+        with checking() as check:
+            check_team(check, request.team)
+            check.id(request.folder_id, "folder_id")
+        images = await list_folder_images(self._deps, request.team, request.folder_id)
+        return backend_pb2.ListFolderImagesResponse(name=images.name, file_ids=images.file_ids)
 
     async def ResolveArchive(
         self, request: backend_pb2.ResolveArchiveRequest, context: Any

@@ -7,7 +7,7 @@ from datetime import datetime
 from google.protobuf import timestamp_pb2
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
-from services.assets.domain import File
+from services.assets.domain import File, Folder
 from services.assets.usecases.resolving import ReadableFile
 
 
@@ -35,6 +35,20 @@ def file_message(file: File) -> assets_pb2.File:
         job_id=slot.job_id,
         image_index=slot.image_index,
         model=slot.model,
+        variant=file.variant,
+    )
+
+
+def folder_message(folder: Folder) -> assets_pb2.Folder:
+    """A Folder."""
+    return assets_pb2.Folder(
+        id=folder.id,
+        name=folder.name,
+        kind=assets_pb2.FolderKind.Value(f"FOLDER_KIND_{folder.kind}"),
+        batch_id=folder.batch_id,
+        variant_index=folder.variant_index,
+        file_count=folder.file_count,
+        create_time=timestamp(folder.created_at),
     )
 
 

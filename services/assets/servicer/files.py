@@ -68,9 +68,9 @@ class FileDoors(Doors):
         files = await reading.list_files(
             self._means.deps, team, which, before_id=before, limit=limit + 1
         )
-        token = self._means.tokens.seal(files[limit - 1].id, *scope) if len(files) > limit else ""
         return assets_pb2.ListFilesResponse(
-            files=[file_message(file) for file in files[:limit]], next_page_token=token
+            files=[file_message(file) for file in files[:limit]],
+            next_page_token=self._means.next_page([f.id for f in files], limit, *scope),
         )
 
     async def DownloadFile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from libs.common.paging import PageTokens
@@ -18,6 +19,10 @@ class Means:
     upload: UploadFile
     tokens: PageTokens
     pace: Pace
+
+    def next_page(self, ids: Sequence[int], limit: int, *scope: object) -> str:
+        """The token of the page after this one; empty when `limit` rows and one more were not."""
+        return self.tokens.seal(ids[limit - 1], *scope) if len(ids) > limit else ""
 
 
 class Doors:

@@ -15,10 +15,11 @@ from services.assets.domain import IMAGE_KINDS, Content, File, FileKind, NewFile
 _files = tables.files
 
 _LIVE = _files.c.deleted_at.is_(None)
-_VISIBLE = sa.and_(
+VISIBLE = sa.and_(
     _LIVE,
     sa.or_(_files.c.kind != FileKind.GENERATED, _files.c.recorded_at.is_not(None)),
 )
+"""What lists show: not deleted, and recorded where a job made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,16 @@ class FileFilter:
 
     kind: FileKind | None
     job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What enqueue says of a job's outputs at its end."""
+
+    file_ids: Collection[int]
+    source_task_id: str
+    variant: str
+    batch_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,7 @@ async def find_images(
         .order_by(_files.c.id)
     )
     rows = await tx.execute(query.with_for_update(read=True) if hold else query)
-    return {row.id: _file(row) for row in rows}
+    return {row.id: file_of(row) for row in rows}
 
 
 async def lock(tx: Tx, team: str, file_id: int) -> File | None:
@@ -125,7 +136,7 @@ async def page(
     tx: Tx, team: str, which: FileFilter, *, before_id: int | None, limit: int
 ) -> list[File]:
     """The team's visible files, newest first, older than `before_id`."""
-    query = sa.select(_files).where(_files.c.team == team, _VISIBLE)
+    query = sa.select(_files).where(_files.c.team == team, VISIBLE)
     if which.kind is not None:
         query = query.where(_files.c.kind == which.kind)
     if which.job_id:
@@ -133,7 +144,7 @@ async def page(
     if before_id is not None:
         query = query.where(_files.c.id < before_id)
     rows = await tx.execute(query.order_by(_files.c.id.desc()).limit(limit))
-    return [_file(row) for row in rows]
+    return [file_of(row) for row in rows]
 
 
 async def delete(tx: Tx, team: str, file_id: int, removal_seconds: float) -> None:
@@ -145,17 +156,22 @@ async def delete(tx: Tx, team: str, file_id: int, removal_seconds: float) -> Non
     )
 
 
-async def record(
-    tx: Tx, team: str, job_id: int, file_ids: Collection[int], source_task_id: str
-) -> None:
-    """Makes a job's outputs visible; those that are visible stay as they are."""
-    if not file_ids:
-        return
-    await tx.execute(
+async def record(tx: Tx, team: str, job_id: int, recorded: Recorded) -> list[int]:
+    """Makes a job's outputs visible; which of them were not before. The others stay as they are."""
+    if not recorded.file_ids:
+        return []
+    rows = await tx.execute(
         sa.update(_files)
-        .where(_unrecorded(team, job_id), _files.c.id.in_(file_ids))
-        .values(recorded_at=tx.now(), source_task_id=source_task_id)
+        .where(_unrecorded(team, job_id), _files.c.id.in_(recorded.file_ids))
+        .values(
+            recorded_at=tx.now(),
+            source_task_id=recorded.source_task_id,
+            variant=recorded.variant,
+            batch_id=recorded.batch_id,
+        )
+        .returning(_files.c.id)
     )
+    return list(rows.scalars())
 
 
 async def delete_unrecorded(tx: Tx, team: str, job_id: int) -> int:
@@ -207,10 +223,11 @@ def _unrecorded(team: str, job_id: int) -> sa.ColumnElement[bool]:
 
 
 def _file_or_none(row: sa.Row[Any] | None) -> File | None:
-    return None if row is None else _file(row)
+    return None if row is None else file_of(row)
 
 
-def _file(row: sa.Row[Any]) -> File:
+def file_of(row: sa.Row[Any]) -> File:
+    """The file of a row of the whole table."""
     return File(
         id=row.id,
         team=row.team,
@@ -234,4 +251,5 @@ def _file(row: sa.Row[Any]) -> File:
         ),
         created_at=row.created_at,
         recorded=row.recorded_at is not None,
+        variant=row.variant,
     )

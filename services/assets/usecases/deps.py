@@ -42,7 +42,7 @@ class Inspector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Limits and times, in bytes and seconds; from settings."""
+    """Limits and times, in bytes, rows and seconds; from settings."""
 
     upload: Limits = UPLOAD_LIMITS
     generated: Limits = GENERATED_LIMITS
@@ -51,6 +51,9 @@ class Figures:
     pin_seconds: float = 600.0
     removal_seconds: float = 900.0
     orphan_seconds: float = 3600.0
+    folders_per_team: int = 1_000
+    moodboards_per_team: int = 500
+    variants_per_team: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)

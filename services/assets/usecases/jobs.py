@@ -5,15 +5,25 @@ Messages come at least once and in any order; each use case may run again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from services.assets.domain import Filing
 from services.assets.store import endings, files, pins
+from services.assets.store.files import Recorded
 from services.assets.usecases.deps import Deps
+from services.assets.usecases.filing import put_in_folders
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """What enqueue says of a job's outputs, and where they go."""
+
+    recorded: Recorded
+    filing: Filing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +46,19 @@ async def keep_inputs(deps: Deps, job: JobInputs) -> None:
             await pins.make_lasting(tx, job.team, job.pin_token)
 
 
-async def end_job(
-    deps: Deps, job: JobInputs, output_ids: Sequence[int], source_task_id: str
-) -> None:
-    """The job is over: inputs are released, outputs become visible, what else it made goes."""
+async def end_job(deps: Deps, job: JobInputs, end: JobEnd) -> None:
+    """The job is over: inputs are released, outputs become visible, what else it made goes.
+
+    Outputs go to their folders as they become visible, in the same write: when the end is told
+    again they are visible already, and nothing is done for them.
+    """
     async with deps.db.transaction(job.team) as tx:
         await endings.end(tx, job.team, job.job_id)
         if job.pin_token:
             await pins.release(tx, job.team, job.pin_token)
-        await files.record(tx, job.team, job.job_id, output_ids, source_task_id)
+        made = await files.record(tx, job.team, job.job_id, end.recorded)
+        if made:
+            await put_in_folders(tx, job.team, end.filing, made)
         dropped = await files.delete_unrecorded(tx, job.team, job.job_id)
         if dropped:
             tx.on_commit(deps.wake_removals)
