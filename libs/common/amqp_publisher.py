@@ -15,6 +15,7 @@ import structlog
 from libs.common.amqp_link import AmqpLink, AmqpParameters, LinkLostError, amqp_call, open_channel
 from libs.common.amqp_topology import REDECLARE_WAIT_SECONDS, Topology
 from libs.common.broker import EXCHANGE, Message
+from libs.common.crash import CrashPoints
 from libs.common.errors import UnavailableError
 from libs.common.lifecycle import TaskOwner
 
@@ -28,12 +29,18 @@ class AmqpPublisher:
     """One publishing link: `publish` is all or UnavailableError."""
 
     def __init__(
-        self, parameters: AmqpParameters, topology: Topology, *, timeout_seconds: float
+        self,
+        parameters: AmqpParameters,
+        topology: Topology,
+        *,
+        timeout_seconds: float,
+        crash: CrashPoints,
     ) -> None:
         self.link = AmqpLink(parameters, purpose="publish", prepare=self._prepare)
         self._clock = parameters.clock
         self._ids = parameters.ids
         self._timeout_seconds = timeout_seconds
+        self._crash = crash
         self._topology = topology
         self._channel: AbstractChannel | None = None  # held: the library keeps it only weakly
         self._exchange: AbstractExchange | None = None
@@ -101,6 +108,8 @@ class AmqpPublisher:
                 message.routing_key,
                 mandatory=True,
             )
+            # The broker has it; who asked for it is not told yet, and would publish it again.
+            self._crash.here("E5")
         except exceptions.DeliveryError:  # returned as unroutable, or a nack
             return False
         finally:

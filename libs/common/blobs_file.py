@@ -14,6 +14,7 @@ from libs.common import blobs_disk as disk
 from libs.common.blobs import BlobStat
 from libs.common.blobs_keys import check_key, check_prefix
 from libs.common.blobs_threads import BlobThreads, allowance, chunks, deadline
+from libs.common.crash import CrashPoints
 from libs.common.errors import AlreadyExistsError, UnavailableError
 from libs.common.ids import Ids
 
@@ -31,7 +32,13 @@ class FileBlobStore:
     """
 
     def __init__(
-        self, root: Path, ids: Ids, *, threads: int = 4, deadline_seconds: float = 30.0
+        self,
+        root: Path,
+        ids: Ids,
+        *,
+        threads: int = 4,
+        deadline_seconds: float = 30.0,
+        crash: CrashPoints | None = None,
     ) -> None:
         """Opens nothing yet.
 
@@ -40,10 +47,12 @@ class FileBlobStore:
             ids: names temporary files.
             threads: how many blocking calls run at a time.
             deadline_seconds: for one call; writes get more with their size.
+            crash: A2 is here.
         """
         self._root = disk.real_root(root)
         self._ids = ids
         self._deadline = deadline_seconds
+        self._crash = crash or CrashPoints("")
         self._threads = BlobThreads("blobs", threads)
 
     async def start(self) -> None:
@@ -122,7 +131,8 @@ class FileBlobStore:
                 if held.size == size and disk.same_content(self._root, key, parts()):
                     return
                 raise AlreadyExistsError("The blob has other bytes.", reason="BLOB_EXISTS")
-            disk.write_whole(self._root, key, parts(), size=size, token=self._ids.token, stop=stop)
+            written = self._crash.in_the_middle("A2", parts())
+            disk.write_whole(self._root, key, written, size=size, token=self._ids.token, stop=stop)
 
         try:
             await self._run(work, seconds=allowance(self._deadline, size))

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from libs.common.blobs import BlobStore, BlobUrls
 from libs.common.clock import Clock
+from libs.common.crash import CrashPoints
 from libs.common.ids import Ids
 
 FORMS = (
@@ -70,6 +71,7 @@ def open_blob_store(
     access_key: str = "",
     secret_key: str = "",
     create_bucket: bool = False,
+    crash: CrashPoints | None = None,
 ) -> BlobStore:
     """The blob store of a BLOB_URL; nothing is opened before its `start`.
 
@@ -80,6 +82,7 @@ def open_blob_store(
         access_key: for s3://, never in the URL.
         secret_key: for s3://, never in the URL.
         create_bucket: whether `start` makes a missing bucket.
+        crash: A2 is in the middle of each part of a put.
 
     Raises:
         ValueError: one text with every mistake.
@@ -88,7 +91,7 @@ def open_blob_store(
     if isinstance(place, FileLocation):
         from libs.common.blobs_file import FileBlobStore  # noqa: PLC0415 - only what is used
 
-        return FileBlobStore(place.root, ids)
+        return FileBlobStore(place.root, ids, crash=crash)
     if not access_key or not secret_key:
         raise _mistake(["s3:// needs an access key and a secret key, in settings of their own"])
     from libs.common.blobs_s3 import S3BlobStore  # noqa: PLC0415 - heavy: only where used
@@ -101,6 +104,7 @@ def open_blob_store(
         access_key=access_key,
         secret_key=secret_key,
         create_bucket=create_bucket,
+        crash=crash,
         clock=clock,
         ids=ids,
     )

@@ -30,6 +30,7 @@ from libs.common.blobs_disk import file_parts
 from libs.common.blobs_keys import check_key, check_prefix
 from libs.common.blobs_threads import BlobThreads, allowance, chunks
 from libs.common.clock import Clock
+from libs.common.crash import CrashPoints
 from libs.common.errors import AlreadyExistsError, FailedPreconditionError
 from libs.common.ids import Ids
 
@@ -67,6 +68,7 @@ class S3BlobStore:
         deadline_seconds: float = 30.0,
         read_seconds: float = wire.READ_SECONDS,
         list_page: int = 1000,
+        crash: CrashPoints | None = None,
     ) -> None:
         """Opens nothing yet.
 
@@ -84,6 +86,7 @@ class S3BlobStore:
             deadline_seconds: for one call with its retries; writes get more with their size.
             read_seconds: the longest silence of the store within a request.
             list_page: blobs per listing request, at most 1000.
+            crash: A2 is here.
         """
         self._bucket = bucket
         self._create_bucket = create_bucket
@@ -92,6 +95,7 @@ class S3BlobStore:
         self._deadline = deadline_seconds
         self._read_seconds = read_seconds
         self._list_page = list_page
+        self._crash = crash or CrashPoints("")
         self._threads = BlobThreads("blobs-s3", threads)
         self._pool = wire.open_pool(threads, read_seconds=read_seconds)
         self._if_none_match = True  # until the server says that it does not know it
@@ -221,7 +225,7 @@ class S3BlobStore:
             headers = {"Content-Type": content_type, "Content-MD5": _base64(md5)}
             if self._if_none_match:
                 headers["If-None-Match"] = "*"
-            body = wire.Body(parts(), size, stop)
+            body = wire.Body(self._crash.in_the_middle("A2", parts()), size, stop)
             try:
                 wire.put_from_source(self._pool, self.write_url(key), body, size, headers)
             except wire.StorageFaultError as fault:

@@ -10,6 +10,7 @@ from libs.common.amqp_subscription import AmqpSubscription
 from libs.common.amqp_topology import Topology
 from libs.common.broker import TOPOLOGY, Handler, Message, Queue
 from libs.common.clock import Clock
+from libs.common.crash import CrashPoints
 from libs.common.errors import InternalError
 from libs.common.ids import Ids
 from libs.common.lifecycle import TaskOwner
@@ -34,6 +35,7 @@ class AmqpBroker:
         heartbeat_seconds: int = 10,
         watch_seconds: float = 30.0,
         topology: Sequence[Queue] = TOPOLOGY,
+        crash: CrashPoints | None = None,
     ) -> None:
         """Makes a broker that is not started.
 
@@ -46,6 +48,7 @@ class AmqpBroker:
             heartbeat_seconds: a dead broker is found after about 3.5 of these.
             watch_seconds: how often a silent consumer is checked for waiting messages.
             topology: what is declared after each connect.
+            crash: E5 is behind each publish.
         """
         self._parameters = AmqpParameters(
             url=url,
@@ -57,7 +60,10 @@ class AmqpBroker:
         self._watch_seconds = watch_seconds
         self._topology = Topology(topology)
         self._publisher = AmqpPublisher(
-            self._parameters, self._topology, timeout_seconds=publish_timeout_seconds
+            self._parameters,
+            self._topology,
+            timeout_seconds=publish_timeout_seconds,
+            crash=crash or CrashPoints(""),
         )
         self._consuming = AmqpLink(
             self._parameters, purpose="consume", prepare=self._topology.declare

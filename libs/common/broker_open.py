@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from libs.common.broker import Broker
 from libs.common.broker_memory import MemoryBroker
 from libs.common.clock import Clock
+from libs.common.crash import CrashPoints
 from libs.common.errors import FailedPreconditionError, InvalidArgumentError
 from libs.common.ids import Ids
 
@@ -18,6 +19,7 @@ def open_broker(
     clock: Clock,
     ids: Ids,
     memory: MemoryBroker | None = None,
+    crash: CrashPoints | None = None,
 ) -> Broker:
     """A broker for the URL, not yet started.
 
@@ -27,6 +29,7 @@ def open_broker(
         clock: for waits.
         ids: for jitter and message ids.
         memory: the one broker of the process, which `contentshop up` hands to its services.
+        crash: E5 is behind each publish.
 
     Raises:
         FailedPreconditionError: `memory://` where no MemoryBroker is handed in.
@@ -48,4 +51,4 @@ def open_broker(
         )
     from libs.common.broker_amqp import AmqpBroker  # noqa: PLC0415 - aio-pika loads only here
 
-    return AmqpBroker(url, name=name, clock=clock, ids=ids)
+    return AmqpBroker(url, name=name, clock=clock, ids=ids, crash=crash)

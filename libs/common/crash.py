@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable, Iterator
 
 
 class CrashPoints:
@@ -24,3 +25,16 @@ class CrashPoints:
         self._left -= 1
         if self._left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def in_the_middle(
+        self, name: str, parts: Iterable[bytes | memoryview]
+    ) -> Iterable[bytes | memoryview]:
+        """The parts as they are; or, where this is the armed point, in halves, passing between."""
+        return parts if name != self._name else self._halved(name, parts)
+
+    def _halved(self, name: str, parts: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            yield view[: len(view) // 2]
+            self.here(name)
+            yield view[len(view) // 2 :]

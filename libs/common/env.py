@@ -79,11 +79,19 @@ def load(cls: type[T], environ: Mapping[str, str]) -> T:
 
 def describe(cls: type[Any]) -> list[tuple[str, str, str]]:
     """(variable, default, meaning) of every setting, for help texts and .env.example."""
-    rows = []
-    for field in dataclasses.fields(cls):
-        default = "" if field.default is dataclasses.MISSING else str(field.default)
-        rows.append((field.metadata["env"], default, field.metadata["text"]))
-    return rows
+    return [
+        (field.metadata["env"], _as_raw(field.default), field.metadata["text"])
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def _as_raw(default: Any) -> str:
+    """A default as the environment would have it; empty where there is none."""
+    if default is dataclasses.MISSING:
+        return ""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return ",".join(default) if isinstance(default, tuple) else str(default)
 
 
 def _raw(env: str, environ: Mapping[str, str]) -> str | None:

@@ -81,7 +81,8 @@ def build(
     ids = ids or SystemIds()
     shared = broker is not None
     broker = broker or open_broker(settings.broker_url, name="assets", clock=clock, ids=ids)
-    blobs = _open_blobs(settings, clock, ids)
+    crash = CrashPoints(settings.crash_at)
+    blobs = _open_blobs(settings, clock, ids, crash)
     inspector = ImageInspector(settings.imaging_threads)
     db = _database(settings, clock)
     removals = Duty(
@@ -96,7 +97,7 @@ def build(
         inspector=inspector,
         clock=clock,
         ids=ids,
-        crash=CrashPoints(settings.crash_at),
+        crash=crash,
         figures=_figures(settings),
         wake_removals=removals.wake,
     )
@@ -125,7 +126,7 @@ def _database(settings: Settings, clock: Clock) -> Database:
     )
 
 
-def _open_blobs(settings: Settings, clock: Clock, ids: Ids) -> BlobStore:
+def _open_blobs(settings: Settings, clock: Clock, ids: Ids, crash: CrashPoints) -> BlobStore:
     try:
         return open_blob_store(
             settings.blob_url,
@@ -134,6 +135,7 @@ def _open_blobs(settings: Settings, clock: Clock, ids: Ids) -> BlobStore:
             access_key=settings.blob_access_key,
             secret_key=settings.blob_secret_key,
             create_bucket=settings.blob_create_bucket,
+            crash=crash,
         )
     except ValueError as error:
         raise SettingsError([str(error)]) from None

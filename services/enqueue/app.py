@@ -97,8 +97,10 @@ def build(
     clock = clock or SystemClock()
     ids = ids or SystemIds()
     embedded = broker is not None
-    broker = broker or open_broker(settings.broker_url, name="enqueue", clock=clock, ids=ids)
     crash = CrashPoints(settings.crash_at)
+    broker = broker or open_broker(
+        settings.broker_url, name="enqueue", clock=clock, ids=ids, crash=crash
+    )
     db = Database(
         settings.database_url,
         duty_url=settings.duty_database_url,

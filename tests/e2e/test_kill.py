@@ -36,9 +36,9 @@ SETTINGS = {
     "ASSETS_REMOVAL_SECONDS": "0",
     "GRACE_SECONDS": "1",
 }
-# A relay that died leaves its rows to others after 10 s: those two go first, the rest of the
+# A relay that died leaves its rows to others after 10 s: those three go first, the rest of the
 # test runs meanwhile.
-CRASH_POINTS = ("E4", "E6", "E2", "E3", "E8", "E9", "E10")
+CRASH_POINTS = ("E4", "E5", "E6", "E2", "E3", "E8", "E9", "E10")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,21 @@ async def test_a_service_is_killed(fleet: Fleet, victim: str) -> None:
         assert all(seen.connections > 1 for seen in watched)
     if victim == "worker":
         assert any("REQUEUED" in seen.kinds() for seen in watched)
+
+
+async def test_assets_dies_with_half_a_blob_in_the_store(fleet: Fleet) -> None:
+    photo = PHOTO.read_bytes()
+    team = fleet.team()
+    fleet.restart("assets", CRASH_AT="A2")
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(team.upload(photo))  # repeated until it is answered
+        await fleet.died("assets")
+        fleet.restart("assets")
+    assert asked.result().size_bytes == len(photo)
+    job = await team.make_job(asked.result(), 1)
+    seen = await team.watch(job.id)
+    await team.check_done(seen.job)
+    await check_invariants(fleet)
 
 
 async def test_the_packager_is_killed_in_the_middle_of_a_zip(fleet: Fleet) -> None:

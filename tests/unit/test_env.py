@@ -67,6 +67,11 @@ def test_a_secret_is_not_shown() -> None:
     assert describe(Example)[1] == ("COUNT", "3", "how many")
 
 
+def test_what_is_described_as_default_means_the_default() -> None:
+    described = {variable: default for variable, default, _ in describe(Example)}
+    assert load(Example, described | {"NAME": "x"}) == load(Example, {"NAME": "x"})
+
+
 RIGHT = {"AUTH_SECRET": "u" * 32, "SERVICE_SECRET": "s" * 32}
 
 
