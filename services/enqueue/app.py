@@ -29,6 +29,7 @@ from services.enqueue.settings import Settings
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.enqueueing import EnqueueJob
 from services.enqueue.usecases.reconciling import ReconcileDuty
+from services.enqueue.usecases.storing import StoreRequests
 from services.enqueue.wakeups import LocalWakeups, PostgresWakeups
 from services.enqueue.watch import WatchHub
 
@@ -141,7 +142,8 @@ def build(
             clock=clock,
         ),
     )
-    enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids)
+    store = StoreRequests(deps)
+    enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids, store)
     means = Means(deps, enqueue, hub, PageTokens(settings.service_secret, clock))
     team_door = EnqueueServicer(means)
     worker_door = ExecutionServicer(deps, commands)
@@ -177,7 +179,7 @@ def build(
         relaying,
         *_duties(deps, settings, clock, ids, workers_are_dead=embedded),
         hub,
-        enqueue.commits,
+        store.commits,
         server,
         # A job may be enqueued, watched and canceled while the broker is away: the outbox keeps.
         Readiness(server, {"database": db.ping}),

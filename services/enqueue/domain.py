@@ -14,8 +14,8 @@ CANCELED   by CancelJob. Final.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -134,7 +134,7 @@ class MadeImage:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One slot of a job."""
+    """One slot of a job; `shot` is its index in the first job, where this one is a retry."""
 
     index: int
     state: ImageState
@@ -142,6 +142,7 @@ class Image:
     made: MadeImage | None
     fault: Fault | None
     done_at: datetime | None
+    shot: int
     rating: int = 0  # 1 to 5; 0: none
 
 
@@ -206,6 +207,13 @@ class JobSpec:
         inputs: the input images in the order the prompt speaks of them.
         values: the workflow's validated input.
         pin_token: names the pins of the inputs at assets.
+        batch_id: 0 for none.
+        variant_index: its place in the batch, from 1; 0 for none.
+        retry_of: the failed job it runs again; 0 for none.
+        folder_id: where its images go; 0 for the team's default folder.
+        moodboard_id: what the moodboard's snapshot was taken of; 0 for none.
+        shots: which of the first job's images its own stand for; empty: one for one.
+        shots_of: how many images the first job has; 0: as many as this one.
     """
 
     team: str
@@ -222,6 +230,22 @@ class JobSpec:
     priority: int
     labels: Labels
     pin_token: str
+    batch_id: int = 0
+    variant_index: int = 0
+    retry_of: int = 0
+    folder_id: int = 0
+    moodboard_id: int = 0
+    shots: tuple[int, ...] = ()
+    shots_of: int = 0
+
+    def shot(self, index: int) -> int:
+        """Which of the first job's images the image of this index stands for."""
+        return self.shots[index - 1] if self.shots else index
+
+    @property
+    def shot_count(self) -> int:
+        """How many images the first job has."""
+        return self.shots_of or self.count
 
     @property
     def lane(self) -> str:
@@ -282,9 +306,16 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     not_before: datetime | None
+    dead: bool = False
     images: tuple[Image, ...] = field(default=())
     review: Review = Review()
     hold: Hold | None = None
+
+    def with_images(self, images: Iterable[Image]) -> Job:
+        """The job with its slots, each told which shot it stands for."""
+        if self.spec.shots:
+            images = (replace(image, shot=self.spec.shot(image.index)) for image in images)
+        return replace(self, images=tuple(images))
 
     @property
     def terminal(self) -> bool:

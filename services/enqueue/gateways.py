@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import structlog
 from google.protobuf.message import Message as Proto
 
-from contentshop.assets.v1 import backend_pb2, backend_pb2_grpc
+from contentshop.assets.v1 import assets_pb2, backend_pb2, backend_pb2_grpc
 from contentshop.enqueue.v1 import execution_pb2, job_pb2, messages_pb2
 from libs.common.broker import JOB_ENDED, JOB_ENQUEUED, Message, lane_queue
 from libs.common.errors import PermissionDeniedError, UnauthenticatedError, UnavailableError
 from libs.common.grpc_client import RpcClient
-from services.enqueue.domain import ArchiveState, DraftRef, Job
+from services.enqueue.domain import ArchiveState, Job, Moodboard
+from services.enqueue.references import KeptMoodboard, Resolved, Wanted
 
 log = structlog.get_logger()
 
@@ -27,18 +26,25 @@ class AssetsGateway:
         self._client = client
         self._stub = backend_pb2_grpc.AssetsBackendServiceStub(client.channel)
 
-    async def resolve(self, team: str, refs: Sequence[DraftRef], pin_token: str) -> list[int]:
-        """The file ids in order, pinned; typed errors as assets gives them."""
+    async def resolve(self, team: str, wanted: Wanted) -> Resolved:
+        """The file ids in order, pinned, and the moodboard; typed errors as assets gives them."""
         request = backend_pb2.ResolveImagesRequest(
             team=team,
-            pin_token=pin_token,
             refs=[
                 backend_pb2.ImageRef(file_id=ref.file_id)
                 if ref.file_id
                 else backend_pb2.ImageRef(upload_url=ref.upload_url)
-                for ref in refs
+                for ref in wanted.refs
             ],
+            moodboard_id=wanted.moodboard_id,
+            folder_id=wanted.folder_id,
         )
+        if len(wanted.pins) == 1:
+            request.pin_token = wanted.pins[0].token  # it needs them all
+        else:
+            request.pins.extend(
+                backend_pb2.JobPins(pin_token=pins.token, refs=pins.refs) for pins in wanted.pins
+            )
         try:
             answer = await self._client.unary(
                 self._stub.ResolveImages, request, timeout_seconds=RESOLVE_SECONDS
@@ -47,7 +53,22 @@ class AssetsGateway:
             # Our own token was refused: the caller's is none the worse, and cannot mend it.
             log.error("assets.refused_us", reason=error.reason)  # noqa: TRY400 - no trace needed
             raise UnavailableError("assets is not available", reason="ASSETS_REFUSED") from None
-        return [image.file_id for image in answer.images]
+        return Resolved(
+            tuple(image.file_id for image in answer.images),
+            _kept(answer.moodboard) if answer.HasField("moodboard") else None,
+        )
+
+
+def _kept(content: assets_pb2.MoodboardContent) -> KeptMoodboard:
+    return KeptMoodboard(
+        Moodboard(
+            tuple(content.positive_file_ids),
+            tuple(content.negative_file_ids),
+            content.style_appendix,
+        ),
+        model_file_id=content.model_file_id,
+        background_file_id=content.background_file_id,
+    )
 
 
 class ProtoAnnouncer:
@@ -74,7 +95,7 @@ class ProtoAnnouncer:
         )
         return _message(JOB_ENQUEUED, enqueued)
 
-    def ended(self, job: Job) -> Message:
+    def ended(self, job: Job, batch_name: str) -> Message:
         """The job is over."""
         assert job.finished_at is not None  # it has ended
         ended = messages_pb2.JobEnded(
@@ -93,6 +114,12 @@ class ProtoAnnouncer:
             archive_wanted=job.archive.state is ArchiveState.PENDING,
             source_task_id=job.spec.labels.source_task_id,
             review_state=self._review_state(job),
+            folder_id=job.spec.folder_id,
+            batch_id=job.spec.batch_id,
+            batch_name=batch_name,
+            variant_index=job.spec.variant_index,
+            variant=job.spec.labels.variant,
+            product=job.spec.labels.product,
         )
         return _message(JOB_ENDED, ended)
 

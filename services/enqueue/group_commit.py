@@ -23,6 +23,8 @@ class GroupCommit(Generic[Item, Result]):
         run: the items of a group in one transaction → for each its result or its own error. When
             it raises, nothing of the group was committed, or nothing is known of it.
         max_group: items in one transaction at most.
+        max_weight: and so much weight of them together; a single item may weigh more.
+        weight: of an item; 1 each by default.
     """
 
     def __init__(
@@ -30,9 +32,13 @@ class GroupCommit(Generic[Item, Result]):
         run: Callable[[Sequence[Item]], Awaitable[Sequence[Result | ContentshopError]]],
         *,
         max_group: int = 64,
+        max_weight: int = 1_000_000,
+        weight: Callable[[Item], int] = lambda _item: 1,
     ) -> None:
         self._run = run
         self._max = max_group
+        self._max_weight = max_weight
+        self._weight = weight
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._owner = TaskOwner()
         self._idle = asyncio.Event()
@@ -62,10 +68,20 @@ class GroupCommit(Generic[Item, Result]):
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                group, self._waiting = self._waiting[: self._max], self._waiting[self._max :]
+                size = self._next_size()
+                group, self._waiting = self._waiting[:size], self._waiting[size:]
                 await self._settle(group)
         finally:
             self._idle.set()
+
+    def _next_size(self) -> int:
+        """How many of the waiting go together next: at least one."""
+        room = self._max_weight
+        for size, (item, _) in enumerate(self._waiting[: self._max]):
+            room -= self._weight(item)
+            if room < 0:
+                return max(1, size)
+        return min(self._max, len(self._waiting))
 
     async def _settle(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

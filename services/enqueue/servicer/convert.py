@@ -44,6 +44,7 @@ def image_message(image: Image) -> job_pb2.Image:
         done_time=timestamp(image.done_at),
         attempt=image.attempt,
         rating=image.rating,
+        shot=image.shot,
     )
     made = image.made
     if made is not None:
@@ -99,6 +100,12 @@ def job_message(job: Job) -> job_pb2.Job:
         not_before=timestamp(job.not_before),
         review=_review_message(job.review),
         credits=_credits_message(job),
+        batch_id=spec.batch_id,
+        variant_index=spec.variant_index,
+        retry_of=spec.retry_of,
+        folder_id=spec.folder_id,
+        moodboard_id=spec.moodboard_id,
+        dead=job.dead,
     )
     message.input.update(dict(spec.values))
     if spec.moodboard is not None:

@@ -321,7 +321,7 @@ def _images_to_make(job: Job) -> list[execution_pb2.ImageToMake]:
     return [
         execution_pb2.ImageToMake(
             index=image.index,
-            prompt=workflow.image_prompt(job.spec.prompt, image.index, job.spec.count),
+            prompt=workflow.image_prompt(job.spec.prompt, image.shot, job.spec.shot_count),
         )
         for image in job.images
         if image.state is ImageState.PENDING

@@ -50,6 +50,7 @@ def about(
         image_index=index,
         file_id=file_id,
         fault=fault,
+        batch_id=job.spec.batch_id,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,7 +32,7 @@ async def of_jobs(tx: Tx, job_ids: Collection[int]) -> dict[int, tuple[Image, ..
 
 async def of_job(tx: Tx, job: Job) -> Job:
     """The job with its images read."""
-    return replace(job, images=(await of_jobs(tx, [job.id])).get(job.id, ()))
+    return job.with_images((await of_jobs(tx, [job.id])).get(job.id, ()))
 
 
 async def settle(tx: Tx, job_id: int, index: int, values: dict[str, Any]) -> Image | None:
@@ -72,11 +71,11 @@ async def find(tx: Tx, job_id: int, index: int) -> Image | None:
     return image_of(row) if row else None
 
 
-async def cancel_pending(tx: Tx, job_id: int) -> None:
-    """PENDING slots of a canceled job → CANCELED."""
+async def cancel_pending(tx: Tx, job_ids: Collection[int]) -> None:
+    """PENDING slots of canceled jobs → CANCELED."""
     await tx.execute(
         sa.update(_images)
-        .where(_images.c.job_id == job_id, _images.c.state == ImageState.PENDING)
+        .where(_images.c.job_id.in_(job_ids), _images.c.state == ImageState.PENDING)
         .values(state=ImageState.CANCELED)
     )
 

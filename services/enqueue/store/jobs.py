@@ -37,6 +37,7 @@ class JobFilter:
     variant: str = ""
     created_from: datetime | None = None
     created_before: datetime | None = None
+    batch_id: int = 0
 
 
 async def add(
@@ -83,7 +84,9 @@ async def add(
 
 
 def _new_image(index: int) -> Image:
-    return Image(index, ImageState.PENDING, attempt=0, made=None, fault=None, done_at=None)
+    return Image(
+        index, ImageState.PENDING, attempt=0, made=None, fault=None, done_at=None, shot=index
+    )
 
 
 def _new_row(spec: JobSpec, max_attempts: int, admitted: bool) -> dict[str, Any]:  # noqa: FBT001 - a fact
@@ -115,6 +118,13 @@ def _new_row(spec: JobSpec, max_attempts: int, admitted: bool) -> dict[str, Any]
         "template_name": spec.labels.template_name,
         "source_task_id": spec.labels.source_task_id,
         "pin_token": spec.pin_token,
+        "batch_id": spec.batch_id or None,
+        "variant_index": spec.variant_index or None,
+        "retry_of": spec.retry_of or None,
+        "folder_id": spec.folder_id or None,
+        "moodboard_id": spec.moodboard_id or None,
+        "shots": list(spec.shots) or None,
+        "shots_of": spec.shots_of or None,
         "is_admitted": admitted,
         "state": JobState.QUEUED,
         "last_sequence": 2 if admitted else 1,
@@ -160,12 +170,28 @@ async def page(
         statement = statement.where(_jobs.c.type == which.type)
     if which.variant:
         statement = statement.where(_jobs.c.variant == which.variant)
+    if which.batch_id:
+        statement = statement.where(_jobs.c.batch_id == which.batch_id)
     if which.created_from is not None:
         statement = statement.where(_jobs.c.created_at >= which.created_from)
     if which.created_before is not None:
         statement = statement.where(_jobs.c.created_at < which.created_before)
     ids = (await tx.execute(statement.order_by(_jobs.c.id.desc()).limit(limit))).scalars().all()
     return await find_many(tx, ids, team)
+
+
+async def retries_of(tx: Tx, job_ids: Collection[int]) -> dict[int, int]:
+    """Those of the jobs that have a retry, one that was canceled aside → the retry's id."""
+    if not job_ids:
+        return {}
+    rows = await tx.execute(
+        sa.select(_jobs.c.retry_of, _jobs.c.id).where(
+            _jobs.c.retry_of.in_(job_ids),
+            # The words of the index jobs_retry, which a bound value would not match.
+            _jobs.c.state != sa.literal_column("'CANCELED'"),
+        )
+    )
+    return {row.retry_of: row.id for row in rows}
 
 
 async def last_sequence(tx: Tx, job_id: int, team: str) -> int | None:
@@ -262,7 +288,13 @@ async def count_lost_worker(tx: Tx, job_id: int) -> None:
 
 
 async def end(
-    tx: Tx, job_id: int, state: JobState, fault: Fault | None, *, archive_ring: float | None
+    tx: Tx,
+    job_id: int,
+    state: JobState,
+    fault: Fault | None,
+    *,
+    archive_ring: float | None,
+    dead: bool = False,
 ) -> Job | None:
     """Moves a job to a final state and counts one event; None when it may not move there."""
     wants_zip = archive_ring is not None
@@ -271,22 +303,41 @@ async def end(
             sa.update(_jobs)
             .where(_jobs.c.id == job_id, _jobs.c.state.in_(sources_of(state)))
             .values(
-                state=state,
-                last_sequence=_jobs.c.last_sequence + 1,
-                finished_at=tx.now(),
-                credits_released=_jobs.c.credits_held - _jobs.c.images_done,
-                lease_expires_at=None,
-                ring_at=None,
-                not_before=None,
+                **_ending(tx, state),
                 error_reason=fault.reason if fault else None,
                 error_message=fault.message if fault else None,
                 archive_state=ArchiveState.PENDING if wants_zip else ArchiveState.NONE,
                 archive_ring_at=tx.after(archive_ring) if archive_ring is not None else None,
+                dead=dead,
             )
             .returning(_jobs)
         )
     ).one_or_none()
     return job_of(row) if row else None
+
+
+async def cancel(tx: Tx, job_ids: Collection[int]) -> list[Job]:
+    """Moves those jobs that have not ended to CANCELED, by id, and counts one event of each."""
+    rows = await tx.execute(
+        sa.update(_jobs)
+        .where(_jobs.c.id.in_(job_ids), _jobs.c.state.in_(sources_of(JobState.CANCELED)))
+        .values(_ending(tx, JobState.CANCELED))
+        .returning(_jobs)
+    )
+    return sorted((job_of(row) for row in rows), key=lambda job: job.id)
+
+
+def _ending(tx: Tx, state: JobState) -> dict[str, Any]:
+    """What every ending sets, and one event."""
+    return {
+        "state": state,
+        "last_sequence": _jobs.c.last_sequence + 1,
+        "finished_at": tx.now(),
+        "credits_released": _jobs.c.credits_held - _jobs.c.images_done,
+        "lease_expires_at": None,
+        "ring_at": None,
+        "not_before": None,
+    }
 
 
 async def requeue(

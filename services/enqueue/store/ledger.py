@@ -120,26 +120,34 @@ async def capture(tx: Tx, job: Job, image_index: int) -> None:
     await tx.execute(sa.insert(_entries).inline().values(at=tx.now(), **row))
 
 
-async def settle(tx: Tx, job: Job) -> None:
-    """Settles an ended job's hold: what its images used is captured, the rest available again.
+async def settle(tx: Tx, ended: Sequence[Job]) -> None:
+    """Settles the holds of a team's ended jobs.
 
-    Repeating it changes nothing: the one RELEASE entry of a job is the guard.
+    What their images used is captured, the rest available again. Repeating it changes nothing: the
+    one RELEASE entry of a job is the guard.
     """
-    if job.hold is None or job.hold.released is None:
+    holds = {
+        job.id: (job.hold.held, job.hold.released)
+        for job in ended
+        if job.hold is not None and job.hold.released is not None
+    }
+    rows = [_of_job(job, EntryKind.RELEASE, holds[job.id][1]) for job in ended if job.id in holds]
+    if not rows:
         return
-    row = _of_job(job, EntryKind.RELEASE, job.hold.released)
-    entry = tx.insert(_entries).values(at=tx.now(), **row)
-    first = await tx.execute(entry.on_conflict_do_nothing().returning(_entries.c.id))
-    if first.one_or_none() is None:
+    entries = tx.insert(_entries).values(at=tx.now()).on_conflict_do_nothing()
+    added = await tx.execute(entries.returning(_entries.c.job_id), rows)
+    first = [holds[row.job_id] for row in added]
+    if not first:
         return
-    used = job.hold.held - job.hold.released
+    held = sum(hold for hold, _ in first)
+    released = sum(rest for _, rest in first)
     await tx.execute(
         sa.update(_accounts)
-        .where(_accounts.c.team == job.spec.team)
+        .where(_accounts.c.team == rows[0]["team"])
         .values(
-            held=_accounts.c.held - job.hold.held,
-            captured=_accounts.c.captured + used,
-            available=_accounts.c.available + job.hold.released,
+            held=_accounts.c.held - held,
+            captured=_accounts.c.captured + held - released,
+            available=_accounts.c.available + released,
         )
     )
 

@@ -37,7 +37,7 @@ def fault_of(reason: str | None, message: str | None) -> Fault | None:
 
 def job_of(row: Row, images: tuple[Image, ...] = ()) -> Job:
     """A job from its row and its images."""
-    return Job(
+    job = Job(
         id=row.id,
         spec=spec_of(row),
         state=JobState(row.state),
@@ -63,7 +63,6 @@ def job_of(row: Row, images: tuple[Image, ...] = ()) -> Job:
         started_at=row.started_at,
         finished_at=row.finished_at,
         not_before=row.not_before,
-        images=images,
         review=Review(
             ReviewState(row.review_state),
             row.reviewer or "",
@@ -71,7 +70,9 @@ def job_of(row: Row, images: tuple[Image, ...] = ()) -> Job:
             row.review_notes or "",
         ),
         hold=None if row.credits_held is None else Hold(row.credits_held, row.credits_released),
+        dead=row.dead,
     )
+    return job.with_images(images) if images else job
 
 
 def spec_of(row: Row) -> JobSpec:
@@ -105,6 +106,13 @@ def spec_of(row: Row) -> JobSpec:
             row.source_task_id,
         ),
         pin_token=row.pin_token,
+        batch_id=row.batch_id or 0,
+        variant_index=row.variant_index or 0,
+        retry_of=row.retry_of or 0,
+        folder_id=row.folder_id or 0,
+        moodboard_id=row.moodboard_id or 0,
+        shots=tuple(row.shots or ()),
+        shots_of=row.shots_of or 0,
     )
 
 
@@ -130,6 +138,7 @@ def image_of(row: Row) -> Image:
         fault=fault_of(row.error_reason, row.error_message),
         done_at=row.done_at,
         rating=row.rating,
+        shot=row.image_index,
     )
 
 

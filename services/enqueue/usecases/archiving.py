@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from libs.common.broker import Message
 from libs.common.errors import FailedPreconditionError, NotFoundError
-from services.enqueue.domain import Archive, ArchiveState, EventKind, Fault, JobState
+from services.enqueue.domain import Archive, ArchiveState, EventKind, Fault, Job, JobState
 from services.enqueue.store import archives, images, jobs
 from services.enqueue.store.events import about
-from services.enqueue.usecases.deps import Deps, send, tell
+from services.enqueue.usecases.deps import Deps, announce_ended, tell
 
 
 async def record_archive(deps: Deps, team: str, job_id: int, archive: Archive) -> None:
@@ -39,14 +38,13 @@ async def ring_for_archives(deps: Deps, limit: int) -> bool:
     late = Fault("PACKAGER_TIMED_OUT", "the zip was not built in time")
     async with deps.db.duty() as tx:
         overdue = await archives.overdue(tx, limit)
-        messages: list[Message] = []
+        late_jobs: list[Job] = []
         for job, rings in overdue:
             if rings + 1 >= deps.limits.archive_rings:
                 failed = await archives.record(tx, job.id, Archive(ArchiveState.FAILED, fault=late))
                 await tell(tx, deps, [about(failed, EventKind.ARCHIVE_FAILED, fault=late)])
                 continue
-            whole = await images.of_job(tx, job)
-            messages.append(deps.announcer.ended(whole))
+            late_jobs.append(await images.of_job(tx, job))
             await archives.rung(tx, job.id, deps.limits.archive_ring_seconds * 2 ** (rings + 1))
-        await send(tx, deps, messages)
+        await announce_ended(tx, deps, late_jobs)
     return len(overdue) == limit

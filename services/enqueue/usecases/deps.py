@@ -12,9 +12,9 @@ from libs.common.crash import CrashPoints
 from libs.common.db import Database, Tx
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
-from services.enqueue.store import admission, events, images, jobs, ledger
+from services.enqueue.store import admission, batches, events, images, jobs, ledger
 from services.enqueue.store.events import NewEvent, about
-from services.enqueue.wakeups import Changed, WakeUp, Wakeups
+from services.enqueue.wakeups import Changed, Stop, WakeUp, Wakeups
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,13 @@ class Limits:
     unlimited_without_account: bool = True
     # A job's images are hidden, and its zip is not built, until somebody approved them.
     review_required: bool = False
+    # Input images of a job at most: what its model takes.
+    max_references_fast: int = 14
+    max_references_high: int = 14
+
+    def max_references(self, quality: str) -> int:
+        """Input images of a job of this quality at most."""
+        return self.max_references_high if quality == "high" else self.max_references_fast
 
 
 class Announcer(Protocol):
@@ -49,8 +56,8 @@ class Announcer(Protocol):
         """The pins of the job's inputs are to last."""
         ...
 
-    def ended(self, job: Job) -> Message:
-        """The job is over; `job` has its images."""
+    def ended(self, job: Job, batch_name: str) -> Message:
+        """The job is over; `job` has its images, and its batch this name."""
         ...
 
 
@@ -104,24 +111,61 @@ async def end_job(
     fault: Fault | None,
     *,
     team_limit: int | None,
+    dead: bool = False,
 ) -> Job | None:
-    """Ends a job: final state, event, job.ended, and the team's next job gets the place.
+    """Ends a job, SUCCEEDED or FAILED; what else belongs to an ending: `_after_end`.
 
-    The caller holds the team's lock and the job's. None when the job may not move there.
+    The caller holds the team's lock and the job's. `dead`: its attempts or workers are used up.
+    None when the job may not move there.
     """
     # Where a review is wanted, it makes the zip due.
     zip_due = wants_archive(state, job.spec.count) and not deps.limits.review_required
     ring = deps.limits.archive_ring_seconds if zip_due else None
-    if state is JobState.CANCELED:
-        await images.cancel_pending(tx, job.id)
-    elif fault is not None:
+    if fault is not None:
         await images.fail_pending(tx, job.id, fault)
-    ended = await jobs.end(tx, job.id, state, fault, archive_ring=ring)
+    ended = await jobs.end(tx, job.id, state, fault, archive_ring=ring, dead=dead)
     if ended is None:
         return None
-    await tell(tx, deps, [about(ended, EventKind(state.value), fault=fault)])
     whole = await images.of_job(tx, ended)
-    await send(tx, deps, [deps.announcer.ended(whole)])
-    await ledger.settle(tx, ended)
-    await admit_more(tx, deps, job.spec.team, team_limit)
+    await _after_end(tx, deps, [whole], team_limit=team_limit)
     return whole
+
+
+async def cancel_jobs(
+    tx: Tx, deps: Deps, locked: Sequence[Job], *, team_limit: int | None
+) -> list[Job]:
+    """Cancels those of a team's jobs that have not ended, and stops their workers; by id.
+
+    The caller holds the team's lock and the jobs'.
+    """
+    job_ids = [job.id for job in locked if not job.terminal]
+    if not job_ids:
+        return []
+    await images.cancel_pending(tx, job_ids)
+    canceled = await jobs.cancel(tx, job_ids)
+    slots = await images.of_jobs(tx, job_ids)
+    whole = [job.with_images(slots[job.id]) for job in canceled]
+    await _after_end(tx, deps, whole, team_limit=team_limit)
+    running = [job for job in locked if job.state is JobState.RUNNING]
+    if running:
+        stops = WakeUp(stops=tuple(Stop(job.worker, job.id, job.fence) for job in running))
+        tx.on_commit(lambda: deps.wakeups.notify(stops))
+    return whole
+
+
+async def _after_end(tx: Tx, deps: Deps, ended: Sequence[Job], *, team_limit: int | None) -> None:
+    """What every ending of a team's jobs takes.
+
+    Their events and job.ended, their credits settled, their places given on.
+    """
+    await tell(tx, deps, [about(job, EventKind(job.state.value), fault=job.fault) for job in ended])
+    await announce_ended(tx, deps, ended)
+    await ledger.settle(tx, ended)
+    await admit_more(tx, deps, ended[0].spec.team, team_limit)
+
+
+async def announce_ended(tx: Tx, deps: Deps, ended: Sequence[Job]) -> None:
+    """Says job.ended of jobs that have their images; may be said again."""
+    names = await batches.names(tx, {job.spec.batch_id for job in ended if job.spec.batch_id})
+    messages = [deps.announcer.ended(job, names.get(job.spec.batch_id, "")) for job in ended]
+    await send(tx, deps, messages)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from libs.common.db import Tx
@@ -115,7 +115,7 @@ async def record_image(deps: Deps, held: Held, index: int, made: MadeImage) -> I
             await tell(tx, deps, [done])
     deps.crash.here("E9")
     assert image is not None  # checked by _locked
-    return image
+    return replace(image, shot=job.spec.shot(index))
 
 
 async def record_image_failure(deps: Deps, held: Held, index: int, fault: Fault) -> Image:
@@ -136,7 +136,7 @@ async def record_image_failure(deps: Deps, held: Held, index: int, fault: Fault)
             failed = about(counted, EventKind.IMAGE_FAILED, index=index, fault=fault)
             await tell(tx, deps, [failed])
     assert image is not None  # checked by _locked
-    return image
+    return replace(image, shot=job.spec.shot(index))
 
 
 async def finish_job(deps: Deps, held: Held) -> JobState:
@@ -198,8 +198,7 @@ async def release_for_backoff(
         assert job is not None  # checked
         used_up = burned and job.attempts >= job.max_attempts
         if used_up or job.fence >= deps.limits.max_claims:
-            await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit)
-            return JobState.FAILED
+            return await _give_up(tx, deps, job, fault, team_limit)
         wait = max(retry_after_seconds, min(60.0, 2.0**job.attempts))
         back = await jobs.requeue(
             tx,
@@ -211,6 +210,15 @@ async def release_for_backoff(
         await tell(tx, deps, [about(back, EventKind.REQUEUED, fault=fault)])
         await admit_more(tx, deps, team, team_limit)
     return JobState.QUEUED
+
+
+async def _give_up(tx: Tx, deps: Deps, job: Job, fault: Fault, team_limit: int | None) -> JobState:
+    """Ends a job that may not be tried again: dead, unless every image is there already."""
+    if job.images_done == job.spec.count:
+        await end_job(tx, deps, job, JobState.SUCCEEDED, None, team_limit=team_limit)
+        return JobState.SUCCEEDED
+    await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit, dead=True)
+    return JobState.FAILED
 
 
 async def _requeue_in_place(
@@ -243,7 +251,7 @@ async def expire_lease(deps: Deps, lease: leases.ExpiredLease, *, blame: bool = 
         assert job is not None  # locked by still_expired
         if blame and job.lost_workers + 1 >= deps.limits.max_lost_workers:
             await jobs.count_lost_worker(tx, job.id)
-            await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit)
+            await _give_up(tx, deps, job, fault, team_limit)
         else:
             await _requeue_in_place(tx, deps, job.id, fault, lost=int(blame))
     deps.crash.here("E11")

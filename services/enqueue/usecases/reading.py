@@ -6,8 +6,7 @@ from libs.common.errors import FailedPreconditionError, NotFoundError
 from services.enqueue.domain import Event, Job, JobState, cursor_past_end
 from services.enqueue.store import events, jobs
 from services.enqueue.store.jobs import JobFilter
-from services.enqueue.usecases.deps import Deps, end_job, lock_team
-from services.enqueue.wakeups import Stop, WakeUp
+from services.enqueue.usecases.deps import Deps, cancel_jobs, lock_team
 
 
 async def get_job(deps: Deps, team: str, job_id: int) -> Job:
@@ -57,9 +56,5 @@ async def cancel_job(deps: Deps, team: str, job_id: int) -> Job:
             return await jobs.find(tx, job_id, team) or job
         if job.terminal:
             raise FailedPreconditionError("the job has ended", reason="JOB_TERMINAL")
-        canceled = await end_job(tx, deps, job, JobState.CANCELED, None, team_limit=team_limit)
-        assert canceled is not None  # its row is locked, and its state allows it
-        if job.state is JobState.RUNNING:
-            stop = WakeUp(stops=(Stop(job.worker, job.id, job.fence),))
-            tx.on_commit(lambda: deps.wakeups.notify(stop))
+        (canceled,) = await cancel_jobs(tx, deps, [job], team_limit=team_limit)
     return canceled

@@ -12,7 +12,7 @@ from services.enqueue.domain import (
     wants_archive,
 )
 from services.enqueue.store import audit, images, jobs, reviews
-from services.enqueue.usecases.deps import Deps, send
+from services.enqueue.usecases.deps import Deps, announce_ended
 
 
 def hidden(deps: Deps, job: Job) -> bool:
@@ -46,7 +46,7 @@ async def review_job(
         await audit.add(tx, team, reviewer, "REVIEW_JOB", job_id=job_id, details=details)
         whole = await images.of_job(tx, reviewed)
         if deps.limits.review_required:
-            await send(tx, deps, [deps.announcer.ended(whole)])
+            await announce_ended(tx, deps, [whole])
     return whole
 
 

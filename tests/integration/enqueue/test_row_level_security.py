@@ -232,7 +232,7 @@ async def test_the_wall_holds_where_a_query_forgets_the_team(urls: DatabaseUrls)
         async with db.transaction("blue") as tx:
             assert await jobs.lock(tx, red[1]) is None
             assert await admission.lock_teams(tx, ["red"]) == {}
-            await images.cancel_pending(tx, red[1])
+            await images.cancel_pending(tx, [red[1]])
         async with db.duty() as tx:
             assert await jobs.find(tx, red[1]) == next(j for j in everything if j.id == red[1])
     finally:

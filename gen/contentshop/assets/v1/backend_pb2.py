@@ -26,7 +26,7 @@ from contentshop.assets.v1 import assets_pb2 as contentshop_dot_assets_dot_v1_do
 from contentshop.options.v1 import options_pb2 as contentshop_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#contentshop/assets/v1/backend.proto\x12\x15\x63ontentshop.assets.v1\x1a\"contentshop/assets/v1/assets.proto\x1a$contentshop/options/v1/options.proto\":\n\x08ImageRef\x12\x11\n\x07\x66ile_id\x18\x01 \x01(\x03H\x00\x12\x14\n\nupload_url\x18\x02 \x01(\tH\x00\x42\x05\n\x03ref\"\x8f\x01\n\x14ResolveImagesRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12-\n\x04refs\x18\x02 \x03(\x0b\x32\x1f.contentshop.assets.v1.ImageRef\x12\x11\n\tpin_token\x18\x03 \x01(\t\x12\x14\n\x0cmoodboard_id\x18\x04 \x01(\x03\x12\x11\n\tfolder_id\x18\x05 \x01(\x03\"\x89\x01\n\x15ResolveImagesResponse\x12:\n\tmoodboard\x18\x02 \x01(\x0b\x32\'.contentshop.assets.v1.MoodboardContent\x12\x34\n\x06images\x18\x01 \x03(\x0b\x32$.contentshop.assets.v1.ResolvedImage\"\x9a\x01\n\rResolvedImage\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x03\x12\x10\n\x08\x62lob_url\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\r\n\x05width\x18\x05 \x01(\x05\x12\x0e\n\x06height\x18\x06 \x01(\x05\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\r\n\x05\x63rc32\x18\x08 \x01(\r\"o\n\x15StoreGeneratedRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.contentshop.assets.v1.StoreGeneratedHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xbf\x02\n\x14StoreGeneratedHeader\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x13\n\x0bimage_index\x18\x03 \x01(\x05\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0f\n\x07preview\x18\x07 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\x36\n\x06inputs\x18\t \x03(\x0b\x32&.contentshop.assets.v1.ProvenanceInput\x12\x15\n\rprompt_tokens\x18\n \x01(\x03\x12\x15\n\routput_tokens\x18\x0b \x01(\x03\x12\x14\n\x0ctotal_tokens\x18\x0c \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\r \x01(\x03\x12\x0e\n\x06prompt\x18\x0e \x01(\t\"e\n\x16StoreGeneratedResponse\x12\x33\n\x05image\x18\x01 \x01(\x0b\x32$.contentshop.assets.v1.ResolvedImage\x12\x16\n\x0e\x61lready_stored\x18\x02 \x01(\x08\"7\n\x13\x42\x65ginArchiveRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\";\n\x14\x42\x65ginArchiveResponse\x12\x10\n\x08\x62lob_key\x18\x01 \x01(\t\x12\x11\n\twrite_url\x18\x02 \x01(\t\"\xaf\x01\n\x13StoreArchiveRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x10\n\x08\x62lob_key\x18\x02 \x01(\t\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\r\n\x05\x63rc32\x18\x06 \x01(\r\x12\x0e\n\x06job_id\x18\x07 \x01(\x03\x12\x10\n\x08\x62\x61tch_id\x18\x08 \x01(\x03\x12\x11\n\tfolder_id\x18\t \x01(\x03\"\'\n\x14StoreArchiveResponse\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x03\"6\n\x15ResolveArchiveRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x02 \x01(\x03\"`\n\x16ResolveArchiveResponse\x12\x10\n\x08\x62lob_url\x18\x01 \x01(\t\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\":\n\x17ListFolderImagesRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x11\n\tfolder_id\x18\x02 \x01(\x03\":\n\x18ListFolderImagesResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66ile_ids\x18\x02 \x03(\x03\x32\xca\x05\n\x14\x41ssetsBackendService\x12j\n\rResolveImages\x12+.contentshop.assets.v1.ResolveImagesRequest\x1a,.contentshop.assets.v1.ResolveImagesResponse\x12o\n\x0eStoreGenerated\x12,.contentshop.assets.v1.StoreGeneratedRequest\x1a-.contentshop.assets.v1.StoreGeneratedResponse(\x01\x12g\n\x0c\x42\x65ginArchive\x12*.contentshop.assets.v1.BeginArchiveRequest\x1a+.contentshop.assets.v1.BeginArchiveResponse\x12g\n\x0cStoreArchive\x12*.contentshop.assets.v1.StoreArchiveRequest\x1a+.contentshop.assets.v1.StoreArchiveResponse\x12s\n\x10ListFolderImages\x12..contentshop.assets.v1.ListFolderImagesRequest\x1a/.contentshop.assets.v1.ListFolderImagesResponse\x12m\n\x0eResolveArchive\x12,.contentshop.assets.v1.ResolveArchiveRequest\x1a-.contentshop.assets.v1.ResolveArchiveResponse\x1a\x1f\xaa\xd4\x18\x1b\n\x07\x62\x61\x63kend\n\x06worker\n\x08packagerb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#contentshop/assets/v1/backend.proto\x12\x15\x63ontentshop.assets.v1\x1a\"contentshop/assets/v1/assets.proto\x1a$contentshop/options/v1/options.proto\":\n\x08ImageRef\x12\x11\n\x07\x66ile_id\x18\x01 \x01(\x03H\x00\x12\x14\n\nupload_url\x18\x02 \x01(\tH\x00\x42\x05\n\x03ref\"\xbd\x01\n\x14ResolveImagesRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12-\n\x04refs\x18\x02 \x03(\x0b\x32\x1f.contentshop.assets.v1.ImageRef\x12\x11\n\tpin_token\x18\x03 \x01(\t\x12\x14\n\x0cmoodboard_id\x18\x04 \x01(\x03\x12\x11\n\tfolder_id\x18\x05 \x01(\x03\x12,\n\x04pins\x18\x06 \x03(\x0b\x32\x1e.contentshop.assets.v1.JobPins\"*\n\x07JobPins\x12\x11\n\tpin_token\x18\x01 \x01(\t\x12\x0c\n\x04refs\x18\x02 \x03(\x05\"\x89\x01\n\x15ResolveImagesResponse\x12:\n\tmoodboard\x18\x02 \x01(\x0b\x32\'.contentshop.assets.v1.MoodboardContent\x12\x34\n\x06images\x18\x01 \x03(\x0b\x32$.contentshop.assets.v1.ResolvedImage\"\x9a\x01\n\rResolvedImage\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x03\x12\x10\n\x08\x62lob_url\x18\x02 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\r\n\x05width\x18\x05 \x01(\x05\x12\x0e\n\x06height\x18\x06 \x01(\x05\x12\x0e\n\x06sha256\x18\x07 \x01(\t\x12\r\n\x05\x63rc32\x18\x08 \x01(\r\"o\n\x15StoreGeneratedRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.contentshop.assets.v1.StoreGeneratedHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xbf\x02\n\x14StoreGeneratedHeader\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x13\n\x0bimage_index\x18\x03 \x01(\x05\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x0f\n\x07preview\x18\x07 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\x36\n\x06inputs\x18\t \x03(\x0b\x32&.contentshop.assets.v1.ProvenanceInput\x12\x15\n\rprompt_tokens\x18\n \x01(\x03\x12\x15\n\routput_tokens\x18\x0b \x01(\x03\x12\x14\n\x0ctotal_tokens\x18\x0c \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\r \x01(\x03\x12\x0e\n\x06prompt\x18\x0e \x01(\t\"e\n\x16StoreGeneratedResponse\x12\x33\n\x05image\x18\x01 \x01(\x0b\x32$.contentshop.assets.v1.ResolvedImage\x12\x16\n\x0e\x61lready_stored\x18\x02 \x01(\x08\"7\n\x13\x42\x65ginArchiveRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\";\n\x14\x42\x65ginArchiveResponse\x12\x10\n\x08\x62lob_key\x18\x01 \x01(\t\x12\x11\n\twrite_url\x18\x02 \x01(\t\"\xaf\x01\n\x13StoreArchiveRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x10\n\x08\x62lob_key\x18\x02 \x01(\t\x12\x10\n\x08\x66ilename\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\r\n\x05\x63rc32\x18\x06 \x01(\r\x12\x0e\n\x06job_id\x18\x07 \x01(\x03\x12\x10\n\x08\x62\x61tch_id\x18\x08 \x01(\x03\x12\x11\n\tfolder_id\x18\t \x01(\x03\"\'\n\x14StoreArchiveResponse\x12\x0f\n\x07\x66ile_id\x18\x01 \x01(\x03\"6\n\x15ResolveArchiveRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x0f\n\x07\x66ile_id\x18\x02 \x01(\x03\"`\n\x16ResolveArchiveResponse\x12\x10\n\x08\x62lob_url\x18\x01 \x01(\t\x12\x10\n\x08\x66ilename\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\":\n\x17ListFolderImagesRequest\x12\x0c\n\x04team\x18\x01 \x01(\t\x12\x11\n\tfolder_id\x18\x02 \x01(\x03\":\n\x18ListFolderImagesResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x66ile_ids\x18\x02 \x03(\x03\x32\xca\x05\n\x14\x41ssetsBackendService\x12j\n\rResolveImages\x12+.contentshop.assets.v1.ResolveImagesRequest\x1a,.contentshop.assets.v1.ResolveImagesResponse\x12o\n\x0eStoreGenerated\x12,.contentshop.assets.v1.StoreGeneratedRequest\x1a-.contentshop.assets.v1.StoreGeneratedResponse(\x01\x12g\n\x0c\x42\x65ginArchive\x12*.contentshop.assets.v1.BeginArchiveRequest\x1a+.contentshop.assets.v1.BeginArchiveResponse\x12g\n\x0cStoreArchive\x12*.contentshop.assets.v1.StoreArchiveRequest\x1a+.contentshop.assets.v1.StoreArchiveResponse\x12s\n\x10ListFolderImages\x12..contentshop.assets.v1.ListFolderImagesRequest\x1a/.contentshop.assets.v1.ListFolderImagesResponse\x12m\n\x0eResolveArchive\x12,.contentshop.assets.v1.ResolveArchiveRequest\x1a-.contentshop.assets.v1.ResolveArchiveResponse\x1a\x1f\xaa\xd4\x18\x1b\n\x07\x62\x61\x63kend\n\x06worker\n\x08packagerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEREF']._serialized_start=136
   _globals['_IMAGEREF']._serialized_end=194
   _globals['_RESOLVEIMAGESREQUEST']._serialized_start=197
-  _globals['_RESOLVEIMAGESREQUEST']._serialized_end=340
-  _globals['_RESOLVEIMAGESRESPONSE']._serialized_start=343
-  _globals['_RESOLVEIMAGESRESPONSE']._serialized_end=480
-  _globals['_RESOLVEDIMAGE']._serialized_start=483
-  _globals['_RESOLVEDIMAGE']._serialized_end=637
-  _globals['_STOREGENERATEDREQUEST']._serialized_start=639
-  _globals['_STOREGENERATEDREQUEST']._serialized_end=750
-  _globals['_STOREGENERATEDHEADER']._serialized_start=753
-  _globals['_STOREGENERATEDHEADER']._serialized_end=1072
-  _globals['_STOREGENERATEDRESPONSE']._serialized_start=1074
-  _globals['_STOREGENERATEDRESPONSE']._serialized_end=1175
-  _globals['_BEGINARCHIVEREQUEST']._serialized_start=1177
-  _globals['_BEGINARCHIVEREQUEST']._serialized_end=1232
-  _globals['_BEGINARCHIVERESPONSE']._serialized_start=1234
-  _globals['_BEGINARCHIVERESPONSE']._serialized_end=1293
-  _globals['_STOREARCHIVEREQUEST']._serialized_start=1296
-  _globals['_STOREARCHIVEREQUEST']._serialized_end=1471
-  _globals['_STOREARCHIVERESPONSE']._serialized_start=1473
-  _globals['_STOREARCHIVERESPONSE']._serialized_end=1512
-  _globals['_RESOLVEARCHIVEREQUEST']._serialized_start=1514
-  _globals['_RESOLVEARCHIVEREQUEST']._serialized_end=1568
-  _globals['_RESOLVEARCHIVERESPONSE']._serialized_start=1570
-  _globals['_RESOLVEARCHIVERESPONSE']._serialized_end=1666
-  _globals['_LISTFOLDERIMAGESREQUEST']._serialized_start=1668
-  _globals['_LISTFOLDERIMAGESREQUEST']._serialized_end=1726
-  _globals['_LISTFOLDERIMAGESRESPONSE']._serialized_start=1728
-  _globals['_LISTFOLDERIMAGESRESPONSE']._serialized_end=1786
-  _globals['_ASSETSBACKENDSERVICE']._serialized_start=1789
-  _globals['_ASSETSBACKENDSERVICE']._serialized_end=2503
+  _globals['_RESOLVEIMAGESREQUEST']._serialized_end=386
+  _globals['_JOBPINS']._serialized_start=388
+  _globals['_JOBPINS']._serialized_end=430
+  _globals['_RESOLVEIMAGESRESPONSE']._serialized_start=433
+  _globals['_RESOLVEIMAGESRESPONSE']._serialized_end=570
+  _globals['_RESOLVEDIMAGE']._serialized_start=573
+  _globals['_RESOLVEDIMAGE']._serialized_end=727
+  _globals['_STOREGENERATEDREQUEST']._serialized_start=729
+  _globals['_STOREGENERATEDREQUEST']._serialized_end=840
+  _globals['_STOREGENERATEDHEADER']._serialized_start=843
+  _globals['_STOREGENERATEDHEADER']._serialized_end=1162
+  _globals['_STOREGENERATEDRESPONSE']._serialized_start=1164
+  _globals['_STOREGENERATEDRESPONSE']._serialized_end=1265
+  _globals['_BEGINARCHIVEREQUEST']._serialized_start=1267
+  _globals['_BEGINARCHIVEREQUEST']._serialized_end=1322
+  _globals['_BEGINARCHIVERESPONSE']._serialized_start=1324
+  _globals['_BEGINARCHIVERESPONSE']._serialized_end=1383
+  _globals['_STOREARCHIVEREQUEST']._serialized_start=1386
+  _globals['_STOREARCHIVEREQUEST']._serialized_end=1561
+  _globals['_STOREARCHIVERESPONSE']._serialized_start=1563
+  _globals['_STOREARCHIVERESPONSE']._serialized_end=1602
+  _globals['_RESOLVEARCHIVEREQUEST']._serialized_start=1604
+  _globals['_RESOLVEARCHIVEREQUEST']._serialized_end=1658
+  _globals['_RESOLVEARCHIVERESPONSE']._serialized_start=1660
+  _globals['_RESOLVEARCHIVERESPONSE']._serialized_end=1756
+  _globals['_LISTFOLDERIMAGESREQUEST']._serialized_start=1758
+  _globals['_LISTFOLDERIMAGESREQUEST']._serialized_end=1816
+  _globals['_LISTFOLDERIMAGESRESPONSE']._serialized_start=1818
+  _globals['_LISTFOLDERIMAGESRESPONSE']._serialized_end=1876
+  _globals['_ASSETSBACKENDSERVICE']._serialized_start=1879
+  _globals['_ASSETSBACKENDSERVICE']._serialized_end=2593
 # @@protoc_insertion_point(module_scope)

@@ -58,6 +58,7 @@ class ResolveImagesRequest(message.Message):
     PIN_TOKEN_FIELD_NUMBER: builtins.int
     MOODBOARD_ID_FIELD_NUMBER: builtins.int
     FOLDER_ID_FIELD_NUMBER: builtins.int
+    PINS_FIELD_NUMBER: builtins.int
     team: builtins.str
     """The team the caller acts for."""
     pin_token: builtins.str
@@ -72,6 +73,12 @@ class ResolveImagesRequest(message.Message):
     def refs(self) -> containers.RepeatedCompositeFieldContainer[ImageRef]:
         """At most 2,000."""
 
+    @builtins.property
+    def pins(self) -> containers.RepeatedCompositeFieldContainer[JobPins]:
+        """For several jobs at once, in place of pin_token: each pins the references it needs, and the
+        moodboard's files, under a token of its own. At most 100.
+        """
+
     def __init__(
         self,
         *,
@@ -80,10 +87,37 @@ class ResolveImagesRequest(message.Message):
         pin_token: builtins.str = ...,
         moodboard_id: builtins.int = ...,
         folder_id: builtins.int = ...,
+        pins: abc.Iterable[JobPins] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["folder_id", b"folder_id", "moodboard_id", b"moodboard_id", "pin_token", b"pin_token", "refs", b"refs", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["folder_id", b"folder_id", "moodboard_id", b"moodboard_id", "pin_token", b"pin_token", "pins", b"pins", "refs", b"refs", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class JobPins(message.Message):
+    """What one job of several needs."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PIN_TOKEN_FIELD_NUMBER: builtins.int
+    REFS_FIELD_NUMBER: builtins.int
+    pin_token: builtins.str
+    """The token to pin under; different for each job."""
+    @builtins.property
+    def refs(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Positions in `refs`, from 0; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        pin_token: builtins.str = ...,
+        refs: abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["pin_token", b"pin_token", "refs", b"refs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,59 @@
+"""What may refuse a request inside the transaction that would store it, under its team's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from libs.common.db import Tx
+from libs.common.errors import ContentshopError, FailedPreconditionError
+from services.enqueue.domain import Job, JobSpec
+from services.enqueue.store import jobs
+
+ALREADY_RETRIED = "JOB_ALREADY_RETRIED"
+Specs = Sequence[JobSpec]
+
+
+class Refusals:
+    """Decides over the requests of one group, in order; what one takes counts for the next.
+
+    Whatever a check must know is read at once for the whole group, by `read`.
+    """
+
+    def __init__(self, retries: dict[int, int]) -> None:
+        self._retries = retries
+        self._unnamed: list[tuple[FailedPreconditionError, int]] = []
+
+    @classmethod
+    async def read(cls, tx: Tx, group: Sequence[Specs]) -> Refusals:
+        """With all that the checks must know of these requests' jobs."""
+        sources = {spec.retry_of for specs in group for spec in specs if spec.retry_of}
+        return cls(await jobs.retries_of(tx, sources))
+
+    def judge(self, specs: Specs) -> ContentshopError | None:
+        """Why a request is refused; None where it is to be stored, and counts from now on."""
+        refusal = self._retried(specs)
+        if refusal is None:
+            self._retries |= {spec.retry_of: 0 for spec in specs if spec.retry_of}
+        return refusal
+
+    def stored(self, added: Iterable[Job]) -> None:
+        """Tells the refusals which retries of this same group they met."""
+        made = {job.spec.retry_of: job.id for job in added}
+        for refusal, source in self._unnamed:
+            refusal.metadata["retryJobId"] = str(made[source])
+
+    def _retried(self, specs: Specs) -> FailedPreconditionError | None:
+        """A job has one retry at a time; one that was canceled does not count."""
+        for spec in specs:
+            if spec.retry_of not in self._retries:
+                continue
+            retry_id = self._retries[spec.retry_of]
+            refusal = FailedPreconditionError(
+                "the job was run again already", reason=ALREADY_RETRIED
+            )
+            if retry_id:
+                refusal.metadata["retryJobId"] = str(retry_id)
+            else:
+                self._unnamed.append((refusal, spec.retry_of))
+            return refusal
+        return None
