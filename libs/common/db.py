@@ -179,10 +179,13 @@ class Database:
             self._writer = _postgres_engine(url, pool_size, pool_wait_seconds)
             self._duty = _postgres_engine(duty_url or url, pool_size, pool_wait_seconds)
             self._reader = self._writer
+            self._still = self._writer.execution_options(isolation_level="REPEATABLE READ")
+            self._still_duty = self._duty.execution_options(isolation_level="REPEATABLE READ")
         else:
             self._writer = _sqlite_engine(url, writer=True)
             self._duty = self._writer
             self._reader = _sqlite_engine(url, writer=False)
+            self._still = self._still_duty = self._reader  # there each transaction is a snapshot
 
     async def start(self) -> None:
         """Opens nothing yet: connections come with the first transactions."""
@@ -227,6 +230,18 @@ class Database:
         """A transaction that only reads, of background work, for all teams."""
         engine = self._duty if self.on_postgres else self._reader
         async with self._open(engine, None) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def snapshot(self, *teams: str) -> AsyncIterator[Tx]:
+        """As read, and all statements see the same moment."""
+        async with self._open(self._still, teams) as tx:
+            yield tx
+
+    @asynccontextmanager
+    async def snapshot_all(self) -> AsyncIterator[Tx]:
+        """As read_all, and all statements see the same moment."""
+        async with self._open(self._still_duty, None) as tx:
             yield tx
 
     @asynccontextmanager

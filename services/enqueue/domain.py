@@ -343,6 +343,10 @@ class Position(NamedTuple):
     job_id: int
     sequence: int
 
+    def before(self, commit_order: int) -> bool:
+        """Whether it stands before the events of a commit."""
+        return self < (commit_order, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -380,6 +384,15 @@ def cursor_past_end() -> InvalidArgumentError:
     violation = FieldViolation("after_sequence", "is past the last event")
     return InvalidArgumentError(
         "after_sequence is past the last event", reason="CURSOR_PAST_END", violations=[violation]
+    )
+
+
+def bad_cursor(description: str) -> InvalidArgumentError:
+    """The refusal of a cursor over many jobs that no watch has given out."""
+    return InvalidArgumentError(
+        f"after_cursor {description}",
+        reason="BAD_CURSOR",
+        violations=[FieldViolation("after_cursor", description, "BAD_CURSOR")],
     )
 
 

@@ -7,11 +7,17 @@ from services.enqueue.servicer.jobs import JobDoors
 from services.enqueue.servicer.means import Means
 from services.enqueue.servicer.ops import OpsServicer
 from services.enqueue.servicer.reviewing import ReviewDoors
+from services.enqueue.servicer.watching import WatchDoors
 from services.enqueue.servicer.workflows import WorkflowDoors
 
 
 class EnqueueServicer(
-    JobDoors, CreditDoors, ReviewDoors, WorkflowDoors, enqueue_pb2_grpc.EnqueueServiceServicer
+    JobDoors,
+    WatchDoors,
+    CreditDoors,
+    ReviewDoors,
+    WorkflowDoors,
+    enqueue_pb2_grpc.EnqueueServiceServicer,
 ):
     """Requests of teams: the parts, one per noun."""
 

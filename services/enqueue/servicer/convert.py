@@ -6,9 +6,8 @@ from datetime import datetime
 
 from google.protobuf import timestamp_pb2
 
-from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
+from contentshop.enqueue.v1 import job_pb2
 from services.enqueue.domain import Event, Fault, Image, Job, Review, Usage
-from services.enqueue.watch import Update
 
 
 def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
@@ -159,18 +158,3 @@ def event_message(event: Event) -> job_pb2.JobEvent:
         error=fault_message(event.fault),
         job_id=event.job_id,
     )
-
-
-def update_message(update: Update) -> enqueue_pb2.WatchJobResponse:
-    """A message of a watch."""
-    message = enqueue_pb2.WatchJobResponse(sequence=update.sequence, final=update.final)
-    if update.job is None:
-        message.heartbeat.SetInParent()
-        return message
-    if update.event is not None:
-        message.event.CopyFrom(event_message(update.event))
-    else:
-        message.snapshot.skipped_from = update.skipped_from
-        message.snapshot.SetInParent()
-    message.job.CopyFrom(job_message(update.job))
-    return message

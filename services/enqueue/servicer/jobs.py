@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
@@ -15,18 +14,16 @@ from services.enqueue.servicer.convert import (
     event_message,
     job_message,
     timestamp,
-    update_message,
 )
 from services.enqueue.servicer.drafts import (
     MAX_LABEL_CHARS,
     edit_draft,
     generation_draft,
 )
-from services.enqueue.servicer.means import Doors, Means
+from services.enqueue.servicer.means import Doors
 from services.enqueue.servicer.times import time_of
 from services.enqueue.store.jobs import JobFilter
 from services.enqueue.usecases import explaining, reading
-from services.enqueue.watch import Update
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
@@ -43,11 +40,6 @@ _TYPES = {
 
 class JobDoors(Doors):
     """Requests about jobs; the team is the token's."""
-
-    def __init__(self, means: Means) -> None:
-        super().__init__(means)
-        self._last_update: Update | None = None
-        self._last_message = enqueue_pb2.WatchJobResponse()
 
     async def EnqueueGeneration(
         self, request: enqueue_pb2.EnqueueGenerationRequest, context: Any
@@ -100,24 +92,6 @@ class JobDoors(Doors):
         _check_job_id(request.job_id)
         job = await reading.cancel_job(self._means.deps, current_caller().team, request.job_id)
         return enqueue_pb2.CancelJobResponse(job=job_message(job))
-
-    async def WatchJob(
-        self, request: enqueue_pb2.WatchJobRequest, context: Any
-    ) -> AsyncIterator[enqueue_pb2.WatchJobResponse]:
-        """Streams a job's updates until the final one."""
-        with checking() as check:
-            check.id(request.job_id, "job_id")
-            check.check(request.after_sequence >= 0, "after_sequence", "must not be negative")
-        team = current_caller().team
-        async for update in self._means.hub.watch(team, request.job_id, request.after_sequence):
-            yield self._message(update)
-
-    def _message(self, update: Update) -> enqueue_pb2.WatchJobResponse:
-        """The update's message, made once for all who watch the job here."""
-        if self._last_update is not update:
-            self._last_message = update_message(update)
-            self._last_update = update
-        return self._last_message
 
     async def ExplainJob(
         self, request: enqueue_pb2.ExplainJobRequest, context: Any

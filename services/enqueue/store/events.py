@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from libs.common.db import Tx
 from services.enqueue import tables
-from services.enqueue.domain import Event, EventKind, Fault, Job
+from services.enqueue.domain import Event, EventKind, Fault, Job, Position
 from services.enqueue.store.rows import event_of
 
 _events = tables.events
@@ -118,6 +118,110 @@ async def after(tx: Tx, job_id: int, sequence: int, limit: int, *, team: str) ->
         .limit(limit)
     )
     return [event_of(row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Some events of a team or a batch, in the order of commits.
+
+    Attributes:
+        events: behind the position asked for.
+        more: the limit was reached.
+        held_back: there are newer ones that may still be overtaken: look again soon.
+    """
+
+    events: list[Event]
+    more: bool
+    held_back: bool
+
+
+async def after_position(
+    tx: Tx, position: Position, limit: int, *, team: str, batch_id: int = 0
+) -> Stretch:
+    """A team's events, or those of one of its batches, behind a position.
+
+    A transaction that began early may commit late: its events then stand before others that were
+    to be seen already. So only what stands before every transaction that is still open is given.
+    """
+    order = sa.tuple_(_events.c.commit_order, _events.c.job_id, _events.c.sequence)
+    statement = (
+        sa.select(_events, _oldest_open(tx).label("oldest_open"))
+        .where(_events.c.team == team, order > sa.tuple_(*map(_big, position)))
+        .order_by(_events.c.commit_order, _events.c.job_id, _events.c.sequence)
+        .limit(limit)
+    )
+    if batch_id:
+        statement = statement.where(_events.c.batch_id == batch_id)
+    rows = (await tx.execute(statement)).all()
+    sure = [row for row in rows if row.oldest_open is None or row.commit_order < row.oldest_open]
+    held_back = len(sure) < len(rows)
+    return Stretch([event_of(row) for row in sure], not held_back and len(rows) == limit, held_back)
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """Where the order of commits ends just now, for one team.
+
+    Attributes:
+        sure: events before it are all there; later ones come behind it.
+        end: no event stands there or behind it yet.
+    """
+
+    sure: Position
+    end: Position
+
+
+async def horizon(tx: Tx, team: str) -> Horizon:
+    """Where a team's events end."""
+    if not tx.on_postgres:
+        end = Position(await _sqlite_end(tx, team), 0, 0)
+        return Horizon(end, end)
+    current = sa.func.pg_current_snapshot()
+    ends = sa.select(
+        _number(sa.func.pg_snapshot_xmin(current)).label("sure"),
+        _number(sa.func.pg_snapshot_xmax(current)).label("end"),
+    )
+    row = (await tx.execute(ends)).one()
+    return Horizon(Position(row.sure, 0, 0), Position(row.end, 0, 0))
+
+
+async def newest_of_teams(tx: Tx, teams: Collection[str]) -> dict[str, int]:
+    """The commit order of each team's newest event, sure or not."""
+    newest = (
+        sa.select(sa.func.max(_events.c.commit_order))
+        .where(_events.c.team == tables.teams.c.team)
+        .scalar_subquery()
+    )
+    rows = await tx.execute(
+        sa.select(tables.teams.c.team, newest.label("newest")).where(tables.teams.c.team.in_(teams))
+    )
+    return {row.team: row.newest for row in rows if row.newest is not None}
+
+
+async def newest_of_batches(tx: Tx, batch_ids: Collection[int]) -> dict[int, int]:
+    """The commit order of each batch's newest event, sure or not."""
+    newest = (
+        sa.select(sa.func.max(_events.c.commit_order))
+        .where(_events.c.batch_id == tables.batches.c.id)
+        .scalar_subquery()
+    )
+    rows = await tx.execute(
+        sa.select(tables.batches.c.id, newest.label("newest")).where(
+            tables.batches.c.id.in_(batch_ids)
+        )
+    )
+    return {row.id: row.newest for row in rows if row.newest is not None}
+
+
+def _oldest_open(tx: Tx) -> sa.ColumnElement[Any]:
+    """The oldest transaction that is still open; NULL where writers wait for one another."""
+    if not tx.on_postgres:
+        return sa.null()
+    return _number(sa.func.pg_snapshot_xmin(sa.func.pg_current_snapshot()))
+
+
+def _big(number: int) -> sa.ColumnElement[int]:
+    return sa.literal(number, sa.BigInteger())
 
 
 async def after_each(tx: Tx, cursors: Mapping[int, int]) -> dict[int, list[Event]]:

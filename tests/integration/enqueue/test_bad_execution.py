@@ -252,14 +252,14 @@ async def test_a_cursor_past_the_end(house: House, door: grpc.aio.Channel) -> No
 async def test_a_strangers_cursor_does_not_silence_a_watch(house: House) -> None:
     job = await house.team().generate()
     hub = house.app.hub
-    theirs, ours = hub.watch("blue", job.id, 2**62), hub.watch("red", job.id, 2)
+    theirs, ours = hub.watch_job("blue", job.id, 2**62), hub.watch_job("red", job.id, 2)
     # The stranger's subscription is the first; ours comes while it is still being refused.
     refused, first = await asyncio.gather(_next(theirs), _next(ours))
     assert isinstance(refused, NotFoundError)
     assert first is not None
     await house.worker().make_all(job.id)
     async with asyncio.timeout(2):
-        assert [update.sequence async for update in ours][-1] == 5
+        assert [update.cursor async for update in ours][-1] == 5
 
 
 async def _next(updates: AsyncIterator[Any]) -> object:

@@ -158,12 +158,14 @@ async def test_lost_wake_ups_are_made_good_by_the_sweep(urls: DatabaseUrls) -> N
 
 
 async def test_a_slow_watcher_is_skipped_forward_and_told() -> None:
-    from services.enqueue.watch import MAILBOX, Update, _Mailbox  # noqa: PLC0415 - inner part
+    from services.enqueue.watch.updates import MAILBOX, Mailbox, Update  # noqa: PLC0415 - inner
 
-    mailbox = _Mailbox()
-    job: Any = object()
+    mailbox: Mailbox[int, str] = Mailbox(closed=False)
     for sequence in range(1, MAILBOX + 12):
-        mailbox.put(Update(sequence, None, job))
-    first = mailbox.updates.popleft()
-    assert (first.skipped_from, first.sequence) == (1, MAILBOX + 1)
-    assert [u.sequence for u in mailbox.updates] == list(range(MAILBOX + 2, MAILBOX + 12))
+        mailbox.put(Update(sequence, None, "as it stands"))
+    first = mailbox.take()
+    assert first is not None
+    assert (first.skipped_from, first.cursor) == (1, MAILBOX + 1)
+    rest = [update.cursor for _ in range(10) if (update := mailbox.take())]
+    assert rest == list(range(MAILBOX + 2, MAILBOX + 12))
+    assert mailbox.take() is None
