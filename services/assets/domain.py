@@ -112,6 +112,11 @@ class File:
     variant: str = ""
 
     @property
+    def of_live_job(self) -> bool:
+        """Whether it is an output of a job that has not ended: lists hide it, and it may go."""
+        return self.kind is FileKind.GENERATED and not self.recorded
+
+    @property
     def upload_url(self) -> str:
         """The URL by which other requests may name it; empty for what is no image."""
         return f"/api/uploads/{self.id}/file" if self.kind in IMAGE_KINDS else ""

@@ -5,9 +5,10 @@ from services.assets.servicer.backend import AssetsBackendServicer
 from services.assets.servicer.files import FileDoors
 from services.assets.servicer.folders import FolderDoors
 from services.assets.servicer.means import Means
+from services.assets.servicer.moodboards import MoodboardDoors
 
 
-class AssetsServicer(FileDoors, FolderDoors, assets_pb2_grpc.AssetsServiceServicer):
+class AssetsServicer(FileDoors, FolderDoors, MoodboardDoors, assets_pb2_grpc.AssetsServiceServicer):
     """Requests of teams: the parts, one per noun."""
 
 

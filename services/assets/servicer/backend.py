@@ -10,7 +10,7 @@ from libs.common.checks import MAX_ID, checking
 from services.assets.domain import ARCHIVE_TYPE, Content, FileKind, NewFile, Slot
 from services.assets.filenames import clean_filename
 from services.assets.receiving import Pace
-from services.assets.servicer.convert import resolved_image
+from services.assets.servicer.convert import moodboard_content, resolved_image
 from services.assets.servicer.headers import (
     check_filename,
     check_sha256,
@@ -23,7 +23,7 @@ from services.assets.usecases import archiving
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.filing import list_folder_images
 from services.assets.usecases.generating import StoreGenerated
-from services.assets.usecases.resolving import readable, resolve_images
+from services.assets.usecases.resolving import Wanted, readable, resolve_images
 
 MAX_REFS = 2_000
 MAX_PIN_TOKEN_CHARS = 128
@@ -48,9 +48,20 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
             check_team(check, request.team)
             check.check(len(request.refs) <= MAX_REFS, "refs", f"takes at most {MAX_REFS}")
             check.text(request.pin_token, MAX_PIN_TOKEN_CHARS, "pin_token")
-        file_ids = [self._file_id(ref) for ref in request.refs]
-        images = await resolve_images(self._deps, request.team, file_ids, request.pin_token)
-        return backend_pb2.ResolveImagesResponse(images=[resolved_image(i) for i in images])
+            check.within(request.moodboard_id, 0, MAX_ID, "moodboard_id")
+            check.within(request.folder_id, 0, MAX_ID, "folder_id")
+        wanted = Wanted(
+            file_ids=[self._file_id(ref) for ref in request.refs],
+            moodboard_id=request.moodboard_id,
+            folder_id=request.folder_id,
+            pin_token=request.pin_token,
+        )
+        resolved = await resolve_images(self._deps, request.team, wanted)
+        moodboard = resolved.moodboard
+        return backend_pb2.ResolveImagesResponse(
+            images=[resolved_image(image) for image in resolved.images],
+            moodboard=None if moodboard is None else moodboard_content(moodboard),
+        )
 
     def _file_id(self, ref: backend_pb2.ImageRef) -> int | None:
         """The id a reference names; None when it is not of a form we take."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from google.protobuf import timestamp_pb2
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
-from services.assets.domain import File, Folder
+from services.assets.domain import File, Folder, Moodboard, MoodboardContent
 from services.assets.usecases.resolving import ReadableFile
 
 
@@ -49,6 +49,29 @@ def folder_message(folder: Folder) -> assets_pb2.Folder:
         variant_index=folder.variant_index,
         file_count=folder.file_count,
         create_time=timestamp(folder.created_at),
+    )
+
+
+def moodboard_message(moodboard: Moodboard) -> assets_pb2.Moodboard:
+    """A Moodboard."""
+    return assets_pb2.Moodboard(
+        id=moodboard.id,
+        content=moodboard_content(moodboard.content),
+        revision=moodboard.revision,
+        create_time=timestamp(moodboard.created_at),
+        update_time=timestamp(moodboard.updated_at),
+    )
+
+
+def moodboard_content(content: MoodboardContent) -> assets_pb2.MoodboardContent:
+    """A MoodboardContent."""
+    return assets_pb2.MoodboardContent(
+        name=content.name,
+        positive_file_ids=content.positive_file_ids,
+        negative_file_ids=content.negative_file_ids,
+        background_file_id=content.background_file_id,
+        model_file_id=content.model_file_id,
+        style_appendix=content.style_appendix,
     )
 
 
