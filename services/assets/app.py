@@ -19,14 +19,19 @@ from libs.common.db import Database
 from libs.common.env import SettingsError
 from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
 from libs.common.ids import Ids, SystemIds
-from libs.common.lifecycle import Component, Components, Duty, Owned
+from libs.common.lifecycle import Component, Components, Duty, Owned, TaskOwner
 from libs.common.paging import PageTokens
 from services.assets import relay
 from services.assets.consumer import JobMessages
 from services.assets.gateways import ImageInspector
 from services.assets.imaging import GENERATED_LIMITS, UPLOAD_LIMITS
 from services.assets.receiving import Pace, Places
-from services.assets.servicer import AssetsBackendServicer, AssetsServicer, Means
+from services.assets.servicer import (
+    AssetsBackendServicer,
+    AssetsOpsServicer,
+    AssetsServicer,
+    Means,
+)
 from services.assets.settings import Settings
 from services.assets.upload_urls import UploadUrls
 from services.assets.usecases.deps import Deps, Figures
@@ -36,8 +41,11 @@ from services.assets.usecases.uploading import UploadFile
 SERVICES = (
     "contentshop.assets.v1.AssetsService",
     "contentshop.assets.v1.AssetsBackendService",
+    "contentshop.assets.v1.AssetsOpsService",
 )
 _LONGEST_SWEEP_SECONDS = 900.0
+# From an upload's last byte to its file, with room: its reservation must outlive it.
+_STORING_SECONDS = 120.0
 
 
 class AssetsApp(Components):
@@ -100,12 +108,14 @@ def build(
         crash=crash,
         figures=_figures(settings),
         wake_removals=removals.wake,
+        tasks=TaskOwner(),
     )
     server = _server(settings, deps, clock)
     components: list[Component] = [
         db,
         Owned(blobs),
         Owned(inspector),
+        Owned(deps.tasks),
         *([] if shared else [Owned(broker)]),
         removals,
         *_duties(settings, deps, ids),
@@ -157,16 +167,21 @@ def _figures(settings: Settings) -> Figures:
         folders_per_team=settings.folders_per_team,
         moodboards_per_team=settings.moodboards_per_team,
         variants_per_team=settings.variants_per_team,
+        reservation_seconds=settings.place_seconds + settings.upload_seconds + _STORING_SECONDS,
+        max_stored_bytes=settings.max_stored_bytes,
     )
 
 
 def _duties(settings: Settings, deps: Deps, ids: Ids) -> list[Duty]:
     orphans = relay.OrphanSweep(deps)
+    recount = relay.Recount(deps)
     sweep = settings.sweep_seconds
     # A listing of the whole store: a few times per grace is enough.
     rarely = max(sweep, min(_LONGEST_SWEEP_SECONDS, settings.orphan_seconds / 4))
     return [
         Duty("pins", lambda: relay.forget_pins(deps), floor_seconds=sweep, ids=ids),
+        Duty("reservations", lambda: relay.forget_reservations(deps), floor_seconds=sweep, ids=ids),
+        Duty("recount", recount.round, floor_seconds=settings.recount_seconds, ids=ids),
         Duty("orphans", orphans.round, floor_seconds=rarely, ids=ids),
     ]
 
@@ -191,6 +206,7 @@ def _server(settings: Settings, deps: Deps, clock: Clock) -> GrpcServer:
 
     def register(server: grpc.aio.Server) -> None:
         assets_pb2_grpc.add_AssetsServiceServicer_to_server(team_door, server)
+        assets_pb2_grpc.add_AssetsOpsServiceServicer_to_server(AssetsOpsServicer(deps), server)
         backend_pb2_grpc.add_AssetsBackendServiceServicer_to_server(backend_door, server)
 
     return GrpcServer(

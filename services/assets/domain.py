@@ -80,6 +80,34 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a generated image; its file may be deleted since."""
+
+    role: str
+    file_id: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a generated image was made of, in the generator's order, and what that took.
+
+    Attributes:
+        inputs: empty for uploads and archives.
+        prompt_tokens: of prompt and references.
+        output_tokens: of the image.
+        total_tokens: all.
+        cost_micros: in millionths of the price list's currency; 0: no price is set.
+    """
+
+    inputs: tuple[Input, ...] = ()
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cost_micros: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NewFile:
     """A file whose blob is stored and whose row is not."""
 
@@ -89,6 +117,7 @@ class NewFile:
     blob_key: str
     content: Content
     slot: Slot = Slot()
+    making: Making = Making()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +126,9 @@ class File:
 
     Attributes:
         recorded: the job of a generated file has ended with it.
-        variant: the shop's variant it was made for; empty for none.
+        source_task_id: the caller's task, as the job had it; with its end.
+        variant: the shop's, that it was made for; likewise.
+        batch_id: of its job; likewise; 0: none.
     """
 
     id: int
@@ -107,9 +138,12 @@ class File:
     blob_key: str
     content: Content
     slot: Slot
+    making: Making
     created_at: datetime
     recorded: bool
-    variant: str = ""
+    source_task_id: str
+    variant: str
+    batch_id: int
 
     @property
     def of_live_job(self) -> bool:

@@ -9,13 +9,14 @@ import structlog
 
 from libs.common.blobs import BlobStat
 from services.assets.domain import is_blob_key
-from services.assets.store import files, pins
+from services.assets.store import files, pins, storage
 from services.assets.usecases.deps import Deps
 
 log = structlog.get_logger()
 
 BATCH = 200
 ORPHAN_PAGE = 500
+RECOUNT_PAGE = 50
 # A job's message may come after its pins have expired; then it revives them.
 PIN_MEMORY_SECONDS = 24 * 3600.0
 
@@ -24,6 +25,13 @@ async def forget_pins(deps: Deps) -> bool:
     """Removes pins that expired long ago; True when there may be more."""
     async with deps.db.duty() as tx:
         forgotten = await pins.forget_expired(tx, PIN_MEMORY_SECONDS, BATCH)
+    return forgotten == BATCH
+
+
+async def forget_reservations(deps: Deps) -> bool:
+    """Removes what dead uploaders had set aside; True when there may be more."""
+    async with deps.db.duty() as tx:
+        forgotten = await storage.forget_expired(tx, BATCH)
     return forgotten == BATCH
 
 
@@ -75,3 +83,35 @@ class OrphanSweep:
         if orphans:
             await self._deps.blobs.delete(orphans)
             log.info("blob.orphans_removed", blobs=len(orphans))
+
+
+class Recount:
+    """Compares what teams are said to store with their files, a page of teams per round.
+
+    There should be nothing to correct: a difference is a fault of ours, and logged as one.
+    """
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._after_team = ""
+
+    async def round(self) -> bool:
+        """Looks at one page; True until all teams were seen."""
+        async with self._deps.db.read_all() as tx:
+            teams, wrong = await storage.compare(tx, self._after_team, RECOUNT_PAGE)
+        for difference in wrong:
+            await self._correct(difference.team)
+        more = len(teams) == RECOUNT_PAGE
+        self._after_team = teams[-1] if more else ""
+        return more
+
+    async def _correct(self, team: str) -> None:
+        async with self._deps.db.duty() as tx:
+            found = await storage.correct(tx, team)
+        if found.stored_bytes != found.real_bytes:
+            log.error(
+                "storage.corrected",
+                team=team,
+                stored_bytes=found.stored_bytes,
+                real_bytes=found.real_bytes,
+            )

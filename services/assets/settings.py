@@ -8,6 +8,7 @@ from libs.common.env import setting
 from libs.common.settings import CommonSettings
 
 _MIB = 1024 * 1024
+_GIB = 1024 * _MIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,9 @@ class Settings(CommonSettings):
     place_seconds: float = setting(
         "ASSETS_PLACE_SECONDS", "wait for a place before SERVER_BUSY", 10.0, at_least=0
     )
+    max_stored_bytes: int = setting(
+        "MAX_STORED_BYTES_PER_TEAM", "of all files of a team; 0: no limit", 50 * _GIB, at_least=0
+    )
     imaging_threads: int = setting(
         "ASSETS_IMAGING_THREADS", "images inspected at once", 2, at_least=1
     )
@@ -87,6 +91,9 @@ class Settings(CommonSettings):
     )
     variants_per_team: int = setting(
         "ASSETS_VARIANTS_PER_TEAM", "that a team keeps", 100_000, at_least=1
+    )
+    recount_seconds: float = setting(
+        "ASSETS_RECOUNT_SECONDS", "between two checks of what teams store", 3600.0, at_least=0.05
     )
     sweep_seconds: float = setting(
         "ASSETS_SWEEP_SECONDS", "floor of the clean-up duties", 60.0, at_least=0.05

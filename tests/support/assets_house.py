@@ -90,6 +90,13 @@ class Team:
         response = await self.call("ListFiles", assets_pb2.ListFilesRequest(**filters))
         return list(response.files)
 
+    async def storage(self) -> assets_pb2.GetStorageResponse:
+        """What the team stores and may store."""
+        response: assets_pb2.GetStorageResponse = await self.call(
+            "GetStorage", assets_pb2.GetStorageRequest()
+        )
+        return response
+
     async def delete(self, file_id: int) -> None:
         await self.call("DeleteFile", assets_pb2.DeleteFileRequest(file_id=file_id))
 
@@ -194,14 +201,29 @@ class AssetsHouse:
         self._clients.append(client)
         return client
 
-    def team_token(self, name: str) -> str:
+    def team_token(self, name: str, *scopes: str) -> str:
         return mint_user_token(
-            secret=SECRET, issuer="contentshop", team=name, scopes=["team"], clock=self.clock
+            secret=SECRET,
+            issuer="contentshop",
+            team=name,
+            scopes=scopes or ["team"],
+            clock=self.clock,
         )
 
-    def team(self, name: str) -> Team:
-        token = self.team_token(name)
+    def team(self, name: str, *scopes: str) -> Team:
+        token = self.team_token(name, *scopes)
         return Team(self.client(lambda: token), name)
+
+    async def set_storage(self, team: str, **limits: int) -> assets_pb2.SetTeamStorageResponse:
+        """SetTeamStorage, as an operator calls it."""
+        token = self.team_token("", "ops")
+        client = self.client(lambda: token)
+        response: assets_pb2.SetTeamStorageResponse = await client.unary(
+            assets_pb2_grpc.AssetsOpsServiceStub(client.channel).SetTeamStorage,
+            assets_pb2.SetTeamStorageRequest(team=team, **limits),
+            timeout_seconds=TIMEOUT_SECONDS,
+        )
+        return response
 
     def backend(self, scope: str = "worker") -> Backend:
         tokens = service_tokens(

@@ -9,6 +9,8 @@ _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 _SOURCE_TYPE_NAME = re.compile(r"[A-Za-z]{1,64}")
 # What XML 1.0 cannot hold, not even escaped.
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Of the prompt, escaped, in UTF-8: the whole packet must fit into one JPEG segment.
+_MAX_PROMPT_BYTES = 48_000
 
 _PACKET = """\
 <?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -19,7 +21,7 @@ _PACKET = """\
     xmlns:xmp="http://ns.adobe.com/xap/1.0/"
     xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
     Iptc4xmpExt:DigitalSourceType="{source_type}"
-    xmp:CreatorTool="{creator_tool}">
+    xmp:CreatorTool="{creator_tool}">{prompt}
    <dc:identifier>{identifier}</dc:identifier>
    <dc:description>
     <rdf:Alt><rdf:li xml:lang="x-default">{description}</rdf:li></rdf:Alt>
@@ -29,6 +31,9 @@ _PACKET = """\
 </x:xmpmeta>
 <?xpacket end="r"?>"""
 
+_PROMPT = """
+   <Iptc4xmpExt:AIPromptInformation>{prompt}</Iptc4xmpExt:AIPromptInformation>"""
+
 
 def provenance_xmp(
     *,
@@ -37,8 +42,9 @@ def provenance_xmp(
     preview: bool,
     job_id: int,
     image_index: int,
+    prompt: str = "",
 ) -> bytes:
-    """The XMP packet of one generated image; it never holds the prompt.
+    """The XMP packet of one generated image.
 
     Args:
         digital_source_type: a name from IPTC's Digital Source Type vocabulary.
@@ -46,6 +52,8 @@ def provenance_xmp(
         preview: whether it only stands in for the real thing; then it says so in words.
         job_id: the job it belongs to.
         image_index: which of the job's images it is, from 1.
+        prompt: as IPTC's AI Prompt Information, its beginning where it is very long; empty: the
+            packet says nothing of it.
 
     Raises:
         ValueError: the source type is not a name.
@@ -55,8 +63,21 @@ def provenance_xmp(
     what = "Preview, not a final image: image" if preview else "Generated image: image"
     packet = _PACKET.format(
         source_type=_SOURCE_TYPES + digital_source_type,
-        creator_tool=html.escape(_NOT_XML.sub("", creator_tool)),
+        creator_tool=_escaped(creator_tool),
+        prompt=_PROMPT.format(prompt=_beginning(_escaped(prompt))) if prompt else "",
         identifier=f"job-{job_id}/image-{image_index}",
         description=f"{what} {image_index} of job {job_id}.",
     )
     return packet.encode()
+
+
+def _escaped(text: str) -> str:
+    return html.escape(_NOT_XML.sub("", text))
+
+
+def _beginning(escaped: str) -> str:
+    """What fits; a character or an escape that would be cut in two is left out."""
+    if len(escaped.encode()) <= _MAX_PROMPT_BYTES:
+        return escaped
+    cut = escaped.encode()[:_MAX_PROMPT_BYTES].decode(errors="ignore")
+    return re.sub(r"&[^;]*\Z", "", cut)

@@ -6,10 +6,18 @@ from services.assets.servicer.files import FileDoors
 from services.assets.servicer.folders import FolderDoors
 from services.assets.servicer.means import Means
 from services.assets.servicer.moodboards import MoodboardDoors
+from services.assets.servicer.ops import AssetsOpsServicer
+from services.assets.servicer.storage import StorageDoors
 
 
-class AssetsServicer(FileDoors, FolderDoors, MoodboardDoors, assets_pb2_grpc.AssetsServiceServicer):
+class AssetsServicer(
+    FileDoors,
+    FolderDoors,
+    MoodboardDoors,
+    StorageDoors,
+    assets_pb2_grpc.AssetsServiceServicer,
+):
     """Requests of teams: the parts, one per noun."""
 
 
-__all__ = ["AssetsBackendServicer", "AssetsServicer", "Means"]
+__all__ = ["AssetsBackendServicer", "AssetsOpsServicer", "AssetsServicer", "Means"]

@@ -7,7 +7,7 @@ from datetime import datetime
 from google.protobuf import timestamp_pb2
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
-from services.assets.domain import File, Folder, Moodboard, MoodboardContent
+from services.assets.domain import File, FileKind, Folder, Moodboard, MoodboardContent
 from services.assets.usecases.resolving import ReadableFile
 
 
@@ -35,7 +35,25 @@ def file_message(file: File) -> assets_pb2.File:
         job_id=slot.job_id,
         image_index=slot.image_index,
         model=slot.model,
+        provenance=_provenance(file) if file.kind is FileKind.GENERATED else None,
         variant=file.variant,
+    )
+
+
+def _provenance(file: File) -> assets_pb2.Provenance:
+    making = file.making
+    return assets_pb2.Provenance(
+        source_task_id=file.source_task_id,
+        attempt=file.slot.attempt,
+        inputs=[
+            assets_pb2.ProvenanceInput(role=one.role, file_id=one.file_id, sha256=one.sha256)
+            for one in making.inputs
+        ],
+        prompt_tokens=making.prompt_tokens,
+        output_tokens=making.output_tokens,
+        total_tokens=making.total_tokens,
+        cost_micros=making.cost_micros,
+        batch_id=file.batch_id,
     )
 
 

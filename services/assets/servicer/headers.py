@@ -7,9 +7,9 @@ import re
 from contentshop.assets.v1 import assets_pb2, backend_pb2
 from libs.common import canonical
 from libs.common.auth import TEAM_PATTERN
-from libs.common.checks import Violations, checking
+from libs.common.checks import MAX_ID, Violations, checking
 from libs.common.request_keys import RequestKey
-from services.assets.domain import Slot
+from services.assets.domain import Input, Making, Slot
 from services.assets.filenames import clean_filename
 from services.assets.imaging import refusals
 from services.assets.usecases.generating import Generated
@@ -20,6 +20,9 @@ MAX_TYPE_CHARS = 127
 MAX_MODEL_CHARS = 128
 MAX_IMAGE_INDEX = 1000
 MAX_ATTEMPT = 1_000_000
+MAX_INPUTS = 64
+MAX_ROLE_CHARS = 32
+MAX_PROMPT_CHARS = 100_000
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}", re.ASCII)
 
@@ -77,6 +80,7 @@ def generated_of(header: backend_pb2.StoreGeneratedHeader, max_bytes: int) -> Ge
         check.within(header.attempt, 0, MAX_ATTEMPT, "header.attempt")
         check.text(header.model, MAX_MODEL_CHARS, "header.model")
         check_sha256(check, header.sha256, "header.sha256")
+        _check_making(check, header)
     return Generated(
         team=header.team,
         slot=Slot(
@@ -88,7 +92,30 @@ def generated_of(header: backend_pb2.StoreGeneratedHeader, max_bytes: int) -> Ge
         ),
         size_bytes=header.size_bytes,
         sha256=header.sha256.lower(),
+        making=Making(
+            inputs=tuple(Input(i.role, i.file_id, i.sha256.lower()) for i in header.inputs),
+            prompt_tokens=header.prompt_tokens,
+            output_tokens=header.output_tokens,
+            total_tokens=header.total_tokens,
+            cost_micros=header.cost_micros,
+        ),
+        prompt=header.prompt,
     )
+
+
+def _check_making(check: Violations, header: backend_pb2.StoreGeneratedHeader) -> None:
+    for name in ("prompt_tokens", "output_tokens", "total_tokens", "cost_micros"):
+        check.within(getattr(header, name), 0, MAX_ID, f"header.{name}")
+    fits = len(header.prompt) <= MAX_PROMPT_CHARS
+    check.check(fits, "header.prompt", f"must be at most {MAX_PROMPT_CHARS} characters")
+    few = len(header.inputs) <= MAX_INPUTS
+    if not check.check(few, "header.inputs", f"takes at most {MAX_INPUTS}"):
+        return
+    for index, one in enumerate(header.inputs):
+        field = f"header.inputs[{index}]"
+        check.text(one.role, MAX_ROLE_CHARS, f"{field}.role", required=True)
+        check.id(one.file_id, f"{field}.file_id")
+        check_sha256(check, one.sha256, f"{field}.sha256")
 
 
 def _check_size(size: int, max_bytes: int, field: str) -> None:

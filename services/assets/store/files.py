@@ -1,4 +1,7 @@
-"""Files: rows come after their blobs, and go after them."""
+"""Files: rows come after their blobs, and go after them.
+
+What a team stores is counted here, with every row that comes or is deleted.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,17 @@ import sqlalchemy as sa
 
 from libs.common.db import Tx
 from services.assets import tables
-from services.assets.domain import IMAGE_KINDS, Content, File, FileKind, NewFile, Slot
+from services.assets.domain import (
+    IMAGE_KINDS,
+    Content,
+    File,
+    FileKind,
+    Input,
+    Making,
+    NewFile,
+    Slot,
+)
+from services.assets.store import storage
 
 _files = tables.files
 
@@ -50,7 +63,7 @@ class Removal:
 
 async def add(tx: Tx, new: NewFile) -> File | None:
     """The stored file; None when its slot or its blob has a file already."""
-    content, slot = new.content, new.slot
+    content, slot, making = new.content, new.slot, new.making
     rows = await tx.execute(
         tx.insert(_files)
         .values(
@@ -71,11 +84,19 @@ async def add(tx: Tx, new: NewFile) -> File | None:
             model=slot.model,
             preview=slot.preview,
             source_task_id="",
+            inputs=[[one.role, one.file_id, one.sha256] for one in making.inputs] or None,
+            prompt_tokens=making.prompt_tokens,
+            output_tokens=making.output_tokens,
+            total_tokens=making.total_tokens,
+            cost_micros=making.cost_micros,
         )
         .on_conflict_do_nothing()
         .returning(_files)
     )
-    return _file_or_none(rows.one_or_none())
+    file = _file_or_none(rows.one_or_none())
+    if file is not None:
+        await storage.grow(tx, new.team, content.size_bytes)
+    return file
 
 
 async def find(tx: Tx, team: str, file_id: int) -> File | None:
@@ -149,11 +170,7 @@ async def page(
 
 async def delete(tx: Tx, team: str, file_id: int, removal_seconds: float) -> None:
     """Sets a file's tombstone; its blob may go after so many seconds."""
-    await tx.execute(
-        sa.update(_files)
-        .where(_files.c.team == team, _files.c.id == file_id, _LIVE)
-        .values(deleted_at=tx.now(), remove_at=tx.after(removal_seconds))
-    )
+    await _delete(tx, sa.and_(_files.c.team == team, _files.c.id == file_id), removal_seconds)
 
 
 async def record(tx: Tx, team: str, job_id: int, recorded: Recorded) -> list[int]:
@@ -176,12 +193,7 @@ async def record(tx: Tx, team: str, job_id: int, recorded: Recorded) -> list[int
 
 async def delete_unrecorded(tx: Tx, team: str, job_id: int) -> int:
     """Deletes what a job made and enqueue never recorded; how many. Nobody reads those."""
-    result = await tx.execute(
-        sa.update(_files)
-        .where(_unrecorded(team, job_id))
-        .values(deleted_at=tx.now(), remove_at=tx.now())
-    )
-    return result.rowcount
+    return await _delete(tx, _unrecorded(team, job_id), 0.0)
 
 
 async def to_remove(tx: Tx, limit: int) -> list[Removal]:
@@ -206,6 +218,22 @@ async def known_blobs(tx: Tx, blob_keys: Collection[str]) -> set[str]:
     """Those of the keys that have a file, deleted or not, of any team."""
     rows = await tx.execute(sa.select(_files.c.blob_key).where(_files.c.blob_key.in_(blob_keys)))
     return set(rows.scalars())
+
+
+async def _delete(tx: Tx, which: sa.ColumnElement[bool], removal_seconds: float) -> int:
+    """Sets tombstones, and takes the bytes off what the teams store; how many."""
+    rows = await tx.execute(
+        sa.update(_files)
+        .where(which, _LIVE)
+        .values(deleted_at=tx.now(), remove_at=tx.after(removal_seconds))
+        .returning(_files.c.team, _files.c.size_bytes)
+    )
+    deleted = rows.all()
+    freed: dict[str, int] = {}
+    for row in deleted:
+        freed[row.team] = freed.get(row.team, 0) + row.size_bytes
+    await storage.shrink(tx, freed)
+    return len(deleted)
 
 
 def _select(team: str) -> sa.Select[Any]:
@@ -249,7 +277,16 @@ def file_of(row: sa.Row[Any]) -> File:
             model=row.model,
             preview=row.preview,
         ),
+        making=Making(
+            inputs=tuple(Input(*one) for one in row.inputs or ()),
+            prompt_tokens=row.prompt_tokens,
+            output_tokens=row.output_tokens,
+            total_tokens=row.total_tokens,
+            cost_micros=row.cost_micros,
+        ),
         created_at=row.created_at,
         recorded=row.recorded_at is not None,
+        source_task_id=row.source_task_id,
         variant=row.variant,
+        batch_id=row.batch_id,
     )

@@ -14,6 +14,7 @@ from libs.common.crash import CrashPoints
 from libs.common.db import Database, Tx
 from libs.common.errors import ContentshopError, UnavailableError
 from libs.common.ids import Ids
+from libs.common.lifecycle import TaskOwner
 from services.assets.domain import Content, FileKind, blob_key
 from services.assets.imaging import GENERATED_LIMITS, UPLOAD_LIMITS, Inspected, Limits
 
@@ -54,6 +55,8 @@ class Figures:
     folders_per_team: int = 1_000
     moodboards_per_team: int = 500
     variants_per_team: int = 100_000
+    reservation_seconds: float = 600.0
+    max_stored_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Deps:
     crash: CrashPoints
     figures: Figures
     wake_removals: Callable[[], None]
+    tasks: TaskOwner
 
 
 def content_of(inspected: Inspected) -> Content:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from libs.common.db import Tx
 from libs.common.errors import FailedPreconditionError
-from services.assets.domain import File, FileKind, NewFile, Slot, generated_filename
+from services.assets.domain import (
+    File,
+    FileKind,
+    Making,
+    NewFile,
+    Slot,
+    generated_filename,
+)
 from services.assets.imaging import Inspected, provenance_xmp
 from services.assets.receiving import Chunks, Places, Received
 from services.assets.store import endings, files
@@ -24,12 +31,16 @@ class Generated:
         slot: which image it is.
         size_bytes: of what follows, exactly.
         sha256: likewise, lower-case hex.
+        making: what it was made of.
+        prompt: to be written into the file; empty: nothing is.
     """
 
     team: str
     slot: Slot
     size_bytes: int
     sha256: str
+    making: Making
+    prompt: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class StoreGenerated:
                     sha256=image.sha256,
                     declared_type="",
                     limits=figures.generated,
-                    xmp=_label(image.slot),
+                    xmp=_label(image.slot, image.prompt),
                 )
                 try:
                     file = await self._store(image, inspected)
@@ -106,7 +117,7 @@ class StoreGenerated:
                 raise _job_ended()
             name = generated_filename(slot, inspected.content_type)
             kind = FileKind.GENERATED
-            new = NewFile(team, kind, name, blob_key, content_of(inspected), slot)
+            new = NewFile(team, kind, name, blob_key, content_of(inspected), slot, image.making)
             file = await files.add(tx, new)
             if file is None:
                 first = await files.find_slot(tx, team, slot.job_id, slot.image_index)
@@ -117,12 +128,13 @@ class StoreGenerated:
         return await store(self._deps, team, FileKind.GENERATED, inspected, write)
 
 
-def _label(slot: Slot) -> bytes:
+def _label(slot: Slot, prompt: str) -> bytes:
     return provenance_xmp(
         creator_tool=PREVIEW_TOOL if slot.preview else slot.model or "contentshop",
         preview=slot.preview,
         job_id=slot.job_id,
         image_index=slot.image_index,
+        prompt=prompt,
     )
 
 

@@ -15,6 +15,7 @@ from services.assets.imaging import Inspected
 from services.assets.receiving import Chunks, Places, Received
 from services.assets.store import files
 from services.assets.usecases.deps import Deps, content_of, store
+from services.assets.usecases.storing import Reservation, reserved, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,16 @@ class UploadFile:
             AlreadyExistsError: IDEMPOTENCY_KEY_REUSED.
             NotFoundError: this request_id's file was deleted since.
             DeadlineExceededError: UPLOAD_STALLED.
-            ResourceExhaustedError: SERVER_BUSY, STORAGE_FULL.
+            ResourceExhaustedError: STORAGE_QUOTA, SERVER_BUSY, STORAGE_FULL.
             UnavailableError: nothing is known of the result; repeat with the same request_id.
         """
         if key.request_id and (replayed := await self._replay(key)) is not None:
             return replayed
         upload = header()
-        async with self._places.place(key.team):
+        async with (
+            reserved(self._deps, key.team, upload.size_bytes) as reservation,
+            self._places.place(key.team),
+        ):
             chunks.progressed()  # waiting for the place was not the client's doing
             with Received(upload.size_bytes, memory_bytes=upload.size_bytes) as received:
                 await received.take(chunks)
@@ -79,7 +83,7 @@ class UploadFile:
                     declared_type=upload.content_type,
                     limits=self._deps.figures.upload,
                 )
-                return await self._store(key, upload, inspected)
+                return await self._store(key, upload, inspected, reservation)
 
     async def _replay(self, key: RequestKey) -> File | None:
         async with self._deps.db.read(key.team) as tx:
@@ -91,7 +95,9 @@ class UploadFile:
             raise NotFoundError("file")
         return file
 
-    async def _store(self, key: RequestKey, upload: Upload, inspected: Inspected) -> File:
+    async def _store(
+        self, key: RequestKey, upload: Upload, inspected: Inspected, reservation: Reservation
+    ) -> File:
         async def write(tx: Tx, blob_key: str) -> File:
             file = await files.add(
                 tx,
@@ -100,6 +106,7 @@ class UploadFile:
                 ),
             )
             assert file is not None  # its blob key is new, and it has no slot
+            await settle(tx, self._deps, reservation, file.content.size_bytes)
             if key.request_id and not await request_keys.claim(
                 tx, tables.idempotency_keys, key, file.id
             ):
