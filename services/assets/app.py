@@ -13,6 +13,7 @@ from libs.common.blobs import BlobStore
 from libs.common.blobs_open import open_blob_store
 from libs.common.broker import Broker
 from libs.common.broker_open import open_broker
+from libs.common.call_rates import CallRates
 from libs.common.clock import Clock, SystemClock
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
@@ -34,6 +35,7 @@ from services.assets.servicer import (
 )
 from services.assets.settings import Settings
 from services.assets.upload_urls import UploadUrls
+from services.assets.usecases.calling import CallLimits
 from services.assets.usecases.deps import Deps, Figures
 from services.assets.usecases.generating import StoreGenerated
 from services.assets.usecases.uploading import UploadFile
@@ -110,7 +112,8 @@ def build(
         wake_removals=removals.wake,
         tasks=TaskOwner(),
     )
-    server = _server(settings, deps, clock)
+    calls = CallLimits(settings.calls_per_minute_per_team)
+    server = _server(settings, deps, calls, clock)
     components: list[Component] = [
         db,
         Owned(blobs),
@@ -118,7 +121,7 @@ def build(
         Owned(deps.tasks),
         *([] if shared else [Owned(broker)]),
         removals,
-        *_duties(settings, deps, ids),
+        *_duties(settings, deps, calls, ids),
         JobMessages(deps, broker, clock, ids),
         server,
         # Uploads and reads work while the broker is away: its messages wait.
@@ -172,7 +175,7 @@ def _figures(settings: Settings) -> Figures:
     )
 
 
-def _duties(settings: Settings, deps: Deps, ids: Ids) -> list[Duty]:
+def _duties(settings: Settings, deps: Deps, calls: CallLimits, ids: Ids) -> list[Duty]:
     orphans = relay.OrphanSweep(deps)
     recount = relay.Recount(deps)
     sweep = settings.sweep_seconds
@@ -181,12 +184,13 @@ def _duties(settings: Settings, deps: Deps, ids: Ids) -> list[Duty]:
     return [
         Duty("pins", lambda: relay.forget_pins(deps), floor_seconds=sweep, ids=ids),
         Duty("reservations", lambda: relay.forget_reservations(deps), floor_seconds=sweep, ids=ids),
+        Duty("calls", lambda: relay.refresh_calls(deps, calls), floor_seconds=sweep, ids=ids),
         Duty("recount", recount.round, floor_seconds=settings.recount_seconds, ids=ids),
         Duty("orphans", orphans.round, floor_seconds=rarely, ids=ids),
     ]
 
 
-def _server(settings: Settings, deps: Deps, clock: Clock) -> GrpcServer:
+def _server(settings: Settings, deps: Deps, calls: CallLimits, clock: Clock) -> GrpcServer:
     pace = Pace(settings.chunk_seconds, settings.upload_seconds)
     uploads = Places(
         settings.uploads,
@@ -206,7 +210,9 @@ def _server(settings: Settings, deps: Deps, clock: Clock) -> GrpcServer:
 
     def register(server: grpc.aio.Server) -> None:
         assets_pb2_grpc.add_AssetsServiceServicer_to_server(team_door, server)
-        assets_pb2_grpc.add_AssetsOpsServiceServicer_to_server(AssetsOpsServicer(deps), server)
+        assets_pb2_grpc.add_AssetsOpsServiceServicer_to_server(
+            AssetsOpsServicer(deps, calls), server
+        )
         backend_pb2_grpc.add_AssetsBackendServiceServicer_to_server(backend_door, server)
 
     return GrpcServer(
@@ -217,5 +223,6 @@ def _server(settings: Settings, deps: Deps, clock: Clock) -> GrpcServer:
         tls=settings.server_tls(),
         limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),
         reflect=settings.reflection,
+        rates=CallRates(calls.of, clock),
         grace_seconds=settings.grace_seconds,
     )

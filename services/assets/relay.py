@@ -10,6 +10,7 @@ import structlog
 from libs.common.blobs import BlobStat
 from services.assets.domain import is_blob_key
 from services.assets.store import files, pins, storage
+from services.assets.usecases.calling import CallLimits
 from services.assets.usecases.deps import Deps
 
 log = structlog.get_logger()
@@ -33,6 +34,12 @@ async def forget_reservations(deps: Deps) -> bool:
     async with deps.db.duty() as tx:
         forgotten = await storage.forget_expired(tx, BATCH)
     return forgotten == BATCH
+
+
+async def refresh_calls(deps: Deps, calls: CallLimits) -> bool:
+    """Hears of teams whose calls per minute were set, here or at another replica."""
+    await calls.refresh(deps.db)
+    return False
 
 
 async def remove_blobs(deps: Deps) -> bool:

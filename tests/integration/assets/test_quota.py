@@ -266,6 +266,39 @@ async def test_wrong_limits_are_refused(house: AssetsHouse, said: dict[str, Any]
     assert await house.count(tables.storage) == 0
 
 
+async def test_calls_have_a_limit_of_their_own(make_house: MakeHouse) -> None:
+    house = await make_house(calls_per_minute_per_team=900_000, sweep_seconds=60.0)
+    red = house.team("red")
+    assert (await house.set_storage("red", calls_per_minute=3)).calls_per_minute == 3
+    for _ in range(3):
+        await red.files()
+    with pytest.raises(ResourceExhaustedError) as caught:
+        await red.files()
+    assert caught.value.reason == "TOO_MANY_CALLS"
+    assert caught.value.retry_after_seconds
+    await house.team("blue").files()
+    assert (await house.set_storage("red", calls_per_minute=0)).calls_per_minute == 900_000
+    await red.files()
+
+
+async def test_another_replica_hears_of_limits(make_house: MakeHouse) -> None:
+    house = await make_house()
+    red = house.team("red")
+    async with house.db.duty() as tx:
+        await tx.execute(
+            sa.insert(tables.storage).values(team="red", stored_bytes=0, calls_per_minute=1)
+        )
+
+    async def limited() -> bool:
+        try:
+            await red.files()
+        except ResourceExhaustedError as error:
+            return error.reason == "TOO_MANY_CALLS"
+        return False
+
+    await eventually(limited)
+
+
 async def test_only_operators_set_limits(red: Team) -> None:
     stub = assets_pb2_grpc.AssetsOpsServiceStub(red.client.channel)
     request = assets_pb2.SetTeamStorageRequest(team="red")
