@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -33,9 +34,12 @@ from services.packager.usecases.building import BuildArchive
 from services.packager.usecases.deps import Deps, Limits
 from services.packager.usecases.reporting import report_archives
 from services.packager.usecases.requesting import CreateArchive
+from services.packager.usecases.retention import Ages, remove_old_rows
+from services.packager.watch import WatchHub
 
 SERVICES = ("contentshop.packager.v1.PackagerService",)
 LONGEST_RETRY_SECONDS = 60.0
+RETENTION_SECONDS = 600.0  # between looks for old rows
 
 
 class PackagerApp(Components):
@@ -90,18 +94,33 @@ def build(
     assets_client = _client(settings, settings.assets_target, "assets", clock)
     enqueue_client = _client(settings, settings.enqueue_target, "enqueue", clock)
     assets, enqueue = AssetsGateway(assets_client), EnqueueGateway(enqueue_client)
+    hub = WatchHub(
+        db,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        sweep_seconds=settings.watch_seconds,
+        ids=ids,
+    )
     deps = Deps(
         db=db,
+        clock=clock,
         limits=_limits(settings),
         ids=ids,
         crash=crash,
         wake_builder=lambda: builder.wake(),  # noqa: PLW0108 - it is made below, with deps
         wake_reporter=lambda: reporting.wake(),  # noqa: PLW0108 - likewise
+        wake_watchers=hub.wake,
     )
     reporting = Duty(
         "report",
         lambda: report_archives(deps, enqueue),
         floor_seconds=settings.sweep_seconds,
+        ids=ids,
+    )
+    ages = Ages(settings.retention_archives_days, settings.retention_keys_days)
+    retention = Duty(
+        "retention",
+        lambda: remove_old_rows(deps, ages),
+        floor_seconds=RETENTION_SECONDS,
         ids=ids,
     )
     builder = Builder(
@@ -111,8 +130,9 @@ def build(
         floor_seconds=settings.sweep_seconds,
         alone=not db.on_postgres,
     )
-    door = PackagerServicer(deps, CreateArchive(deps, enqueue), assets, blobs)
-    server = _server(settings, door, clock)
+    create = CreateArchive(deps, enqueue, assets)
+    door = PackagerServicer(deps, create, hub, assets, blobs)
+    server = _server(settings, door, clock, before_stop=hub.send_away)
     components: list[Component] = [
         db,
         *owned_broker,
@@ -121,8 +141,10 @@ def build(
         Owned(blobs),
         Owned(zips),
         reporting,
+        retention,
         builder,
-        Consumer(deps, broker),
+        Consumer(deps, enqueue, broker),
+        hub,
         server,
         # Archives may be asked for while the broker is away; without assets none can be had.
         Readiness(server, {"database": db.ping, "assets": assets.ready}),
@@ -161,7 +183,13 @@ def _client(settings: Settings, target: str, service: str, clock: Clock) -> RpcC
     return RpcClient(open_channel(target, settings.client_tls()), tokens)
 
 
-def _server(settings: Settings, door: PackagerServicer, clock: Clock) -> GrpcServer:
+def _server(
+    settings: Settings,
+    door: PackagerServicer,
+    clock: Clock,
+    *,
+    before_stop: Callable[[], None],
+) -> GrpcServer:
     def register(server: grpc.aio.Server) -> None:
         packager_pb2_grpc.add_PackagerServiceServicer_to_server(door, server)
 
@@ -175,4 +203,5 @@ def _server(settings: Settings, door: PackagerServicer, clock: Clock) -> GrpcSer
         rates=CallRates(lambda _team: settings.calls_per_minute_per_team, clock),
         reflect=settings.reflection,
         grace_seconds=settings.grace_seconds,
+        before_stop=before_stop,
     )

@@ -5,25 +5,33 @@ from __future__ import annotations
 import structlog
 from google.protobuf.message import DecodeError
 
-from contentshop.enqueue.v1 import messages_pb2
+from contentshop.enqueue.v1 import job_pb2, messages_pb2
 from libs.common.auth import TEAM_PATTERN
 from libs.common.broker import Broker, Delivery, Subscription
-from services.packager.domain import MIN_IMAGES, EndedJob, JobImage, in_order
+from services.packager.domain import MIN_JOB_IMAGES, ArchiveImage, EndedJob, in_order
 from services.packager.usecases.deps import Deps
-from services.packager.usecases.requesting import want_archive
+from services.packager.usecases.endings import (
+    JobOutputs,
+    hide_archives,
+    show_archive,
+    want_archive,
+)
 
 log = structlog.get_logger()
 
 QUEUE = "packager.jobs"
 SCHEMA_VERSION = 1
 PREFETCH = 16
+# Where a service reviews images before they are shown; others say APPROVED, older ones nothing.
+_HIDDEN = (job_pb2.REVIEW_STATE_PENDING, job_pb2.REVIEW_STATE_REJECTED)
 
 
 class Consumer:
     """Takes `job.ended`."""
 
-    def __init__(self, deps: Deps, broker: Broker) -> None:
+    def __init__(self, deps: Deps, jobs: JobOutputs, broker: Broker) -> None:
         self._deps = deps
+        self._jobs = jobs
         self._broker = broker
         self._subscription: Subscription | None = None
 
@@ -43,15 +51,23 @@ class Consumer:
             log.warning("job_ended.refused", queue=delivery.queue)
             await delivery.reject()
             return
+        job = _job(ended)
+        if job is None:
+            log.warning("job_ended.refused", queue=delivery.queue, job_id=ended.job_id)
+            await delivery.reject()
+            return
+        await self._follow(ended, job)
+        await delivery.ack()
+
+    async def _follow(self, ended: messages_pb2.JobEnded, job: EndedJob) -> None:
+        if job.hidden:
+            await hide_archives(self._deps, self._jobs, job, ended.batch_id)
+            return
         if ended.archive_wanted:
-            job = _wanted(ended)
-            if job is None:
-                log.warning("job_ended.refused", queue=delivery.queue, job_id=ended.job_id)
-                await delivery.reject()
-                return
             await want_archive(self._deps, job)
             self._deps.crash.here("P4")
-        await delivery.ack()
+        if len(job.images) >= MIN_JOB_IMAGES:
+            await show_archive(self._deps, self._jobs, job)
 
 
 def _decode(body: bytes) -> messages_pb2.JobEnded | None:
@@ -64,14 +80,18 @@ def _decode(body: bytes) -> messages_pb2.JobEnded | None:
     return ended if ended.schema_version == SCHEMA_VERSION else None
 
 
-def _wanted(ended: messages_pb2.JobEnded) -> EndedJob | None:
-    """The job to zip, or None where the message makes no sense."""
-    images = tuple(JobImage(output.index, output.file_id) for output in ended.outputs)
+def _job(ended: messages_pb2.JobEnded) -> EndedJob | None:
+    """The job that ended, or None where the message makes no sense."""
+    images = tuple(ArchiveImage(output.index, output.file_id) for output in ended.outputs)
     sound = (
         ended.job_id >= 1
         and ended.finish_time_ms >= 1
         and TEAM_PATTERN.fullmatch(ended.team) is not None
-        and len(images) >= MIN_IMAGES
+        and (len(images) >= MIN_JOB_IMAGES or not ended.archive_wanted)
         and in_order(images)
+        and ended.batch_id >= 0
     )
-    return EndedJob(ended.team, ended.job_id, images, ended.finish_time_ms) if sound else None
+    hidden = ended.review_state in _HIDDEN
+    return (
+        EndedJob(ended.team, ended.job_id, images, ended.finish_time_ms, hidden) if sound else None
+    )

@@ -10,19 +10,27 @@ import structlog
 
 from libs.common.errors import AbortedError, LeaseLostError, UnavailableError
 from libs.common.lifecycle import Duty, TaskOwner
-from services.packager.domain import Archive
+from services.packager.domain import Archive, Attempt
 from services.packager.store import builds
+from services.packager.usecases.building import Progress
 from services.packager.usecases.deps import Deps
 
 log = structlog.get_logger()
 
 MAX_KNOWN_TEAMS = 1000
+PROGRESS_SECONDS = 1.0  # a build that takes less writes no progress
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Build:
-    fence: int
+    archive: Archive
+    progress: Progress
     task: asyncio.Task[None]
+    told: int = 0  # images, as last written to the row
+
+    @property
+    def fence(self) -> int:
+        return self.archive.fence
 
 
 class Builder:
@@ -42,7 +50,7 @@ class Builder:
     def __init__(
         self,
         deps: Deps,
-        build: Callable[[Archive], Awaitable[None]],
+        build: Callable[[Attempt, Progress], Awaitable[None]],
         *,
         at_once: int,
         floor_seconds: float,
@@ -63,6 +71,9 @@ class Builder:
             floor_seconds=deps.limits.lease_seconds / 3,
             ids=deps.ids,
         )
+        self._telling = Duty(
+            "build_progress", self._tell, floor_seconds=PROGRESS_SECONDS, ids=deps.ids
+        )
 
     def wake(self) -> None:
         """An archive may be due."""
@@ -75,11 +86,13 @@ class Builder:
                 await builds.revoke_all(tx)
         await self._taking.start()
         await self._renewing.start()
+        await self._telling.start()
 
     async def stop(self) -> None:
         """Breaks builds off and hands them back."""
         await self._taking.stop()
         await self._renewing.stop()
+        await self._telling.stop()
         held = self._held()
         await self._owner.close()
         if held:
@@ -96,10 +109,11 @@ class Builder:
         async with self._deps.db.duty() as tx:
             lease_seconds = self._deps.limits.lease_seconds
             taken = await builds.take(tx, free, lease_seconds, self._served)
-        for archive in taken:
+        for attempt in taken:
+            archive, progress = attempt.archive, Progress()
             self._serve(archive.team)
-            task = self._owner.spawn(self._run(archive), name=f"build.{archive.id}")
-            self._running[archive.id] = _Build(archive.fence, task)
+            task = self._owner.spawn(self._run(attempt, progress), name=f"build.{archive.id}")
+            self._running[archive.id] = _Build(archive, progress, task)
         return False
 
     def _serve(self, team: str) -> None:
@@ -110,9 +124,10 @@ class Builder:
         if len(self._served) > MAX_KNOWN_TEAMS:
             del self._served[next(iter(self._served))]  # the one served longest ago
 
-    async def _run(self, archive: Archive) -> None:
+    async def _run(self, attempt: Attempt, progress: Progress) -> None:
+        archive = attempt.archive
         try:
-            await self._build(archive)
+            await self._build(attempt, progress)
         except LeaseLostError:
             log.info("build.lease_lost", archive_id=archive.id)
         except (UnavailableError, AbortedError) as error:
@@ -130,4 +145,17 @@ class Builder:
                 build = self._running.get(archive_id)
                 if build is not None and build.fence == held[archive_id]:
                     build.task.cancel()
+        return False
+
+    async def _tell(self) -> bool:
+        """Writes how far the builds are, for watchers at any packager."""
+        news = [
+            build for build in self._running.values() if build.progress.images_written > build.told
+        ]
+        if news:
+            async with self._deps.db.duty() as tx:
+                for build in news:  # as many as are built at once: three at most
+                    build.told = build.progress.images_written
+                    await builds.note_progress(tx, build.archive, build.told)
+                tx.on_commit(self._deps.wake_watchers)
         return False

@@ -14,7 +14,7 @@ from libs.common.auth import current_caller
 from libs.common.blobs import BlobUrls
 from libs.common.canonical import request_key
 from libs.common.checks import checking
-from services.packager.domain import Archive
+from services.packager.domain import Archive, Source, SourceKind
 from services.packager.usecases.deps import Deps
 from services.packager.usecases.reading import (
     ArchiveFiles,
@@ -24,25 +24,40 @@ from services.packager.usecases.reading import (
     stored_archive,
 )
 from services.packager.usecases.requesting import CreateArchive
+from services.packager.watch import WatchHub
+
+_KINDS = {
+    "job_id": SourceKind.JOB,
+    "batch_id": SourceKind.BATCH,
+    "folder_id": SourceKind.FOLDER,
+}
+_ID_NAMES = {kind: name for name, kind in _KINDS.items()}
+_Keyed = pb.GetArchiveRequest | pb.WatchArchiveRequest | pb.DownloadArchiveRequest
 
 
 class PackagerServicer(packager_pb2_grpc.PackagerServiceServicer):
     """Requests of teams; the team is the token's."""
 
     def __init__(
-        self, deps: Deps, create: CreateArchive, files: ArchiveFiles, blobs: BlobUrls
+        self,
+        deps: Deps,
+        create: CreateArchive,
+        hub: WatchHub,
+        files: ArchiveFiles,
+        blobs: BlobUrls,
     ) -> None:
         self._deps = deps
         self._create = create
+        self._hub = hub
         self._files = files
         self._blobs = blobs
 
     async def CreateArchive(
         self, request: pb.CreateArchiveRequest, context: Any
     ) -> pb.CreateArchiveResponse:
-        """The archive of a job; built when there is none or the last one failed."""
+        """The archive of a job, batch or folder; built where there is none that will do."""
         key = request_key(current_caller().team, "CreateArchive", request)
-        archive = await self._create(key, lambda: _job_id(request))
+        archive = await self._create(key, lambda: _source(request))
         return pb.CreateArchiveResponse(archive=_archive_message(archive))
 
     async def GetArchive(
@@ -51,6 +66,14 @@ class PackagerServicer(packager_pb2_grpc.PackagerServiceServicer):
         """One archive as it stands."""
         archive = await get_archive(self._deps, current_caller().team, _archive_key(request))
         return pb.GetArchiveResponse(archive=_archive_message(archive))
+
+    async def WatchArchive(
+        self, request: pb.WatchArchiveRequest, context: Any
+    ) -> AsyncIterator[pb.WatchArchiveResponse]:
+        """One archive until it is READY or FAILED."""
+        archive = await get_archive(self._deps, current_caller().team, _archive_key(request))
+        async for reading in self._hub.watch(archive):
+            yield _watch_message(reading)
 
     async def DownloadArchive(
         self, request: pb.DownloadArchiveRequest, context: Any
@@ -63,38 +86,55 @@ class PackagerServicer(packager_pb2_grpc.PackagerServiceServicer):
             yield pb.DownloadArchiveResponse(chunk=chunk)
 
 
-def _job_id(request: pb.CreateArchiveRequest) -> int:
+def _source(request: pb.CreateArchiveRequest) -> Source:
+    kind = request.WhichOneof("source")
     with checking() as check:
-        if check.check(request.WhichOneof("source") is not None, "source", "needs job_id"):
-            check.id(request.job_id, "job_id")
-    return request.job_id
+        if kind is None:
+            check.add("source", "needs job_id, batch_id or folder_id")
+        else:
+            check.id(getattr(request, kind), kind)
+    assert kind is not None  # or the block above has raised
+    return Source(_KINDS[kind], getattr(request, kind))
 
 
-def _archive_key(request: pb.GetArchiveRequest | pb.DownloadArchiveRequest) -> ArchiveKey:
+def _archive_key(request: _Keyed) -> ArchiveKey:
     kind = request.WhichOneof("key")
     with checking() as check:
         if kind is None:
-            check.add("key", "needs archive_id or job_id")
+            check.add("key", "needs archive_id, job_id, batch_id or folder_id")
         else:
             check.id(getattr(request, kind), kind)
-    return ArchiveKey(request.archive_id, request.job_id)
+    if kind is None or kind == "archive_id":
+        return request.archive_id
+    return Source(_KINDS[kind], getattr(request, kind))
+
+
+def _watch_message(reading: Archive | None) -> pb.WatchArchiveResponse:
+    if reading is None:
+        return pb.WatchArchiveResponse()
+    return pb.WatchArchiveResponse(
+        archive=_archive_message(reading),
+        images_written=reading.images_written,
+        final=reading.final,
+    )
 
 
 def _archive_message(archive: Archive) -> pb.Archive:
     fault = archive.fault
-    return pb.Archive(
+    message = pb.Archive(
         id=archive.id,
-        job_id=archive.job_id,
         state=pb.ArchiveState.Value(f"ARCHIVE_STATE_{archive.state}"),
         filename=archive.filename,
         file_id=archive.file_id,
         size_bytes=archive.size_bytes,
-        image_count=len(archive.images),
+        image_count=archive.image_count,
         error_reason=fault.reason if fault else "",
         error_message=fault.message if fault else "",
         create_time=_timestamp(archive.created_at),
         finish_time=_timestamp(archive.finished_at),
     )
+    setattr(message, _ID_NAMES[archive.source.kind], archive.source.id)
+    return message
 
 
 def _timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:

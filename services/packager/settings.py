@@ -41,6 +41,21 @@ class Settings(CommonSettings):
     sweep_seconds: float = setting(
         "PACKAGER_SWEEP_SECONDS", "floor of the duties", 2.0, at_least=0.05
     )
+    watch_seconds: float = setting(
+        "PACKAGER_WATCH_SECONDS",
+        "how soon a watcher hears of a zip that another packager builds",
+        0.5,
+        at_least=0.05,
+    )
+    heartbeat_seconds: float = setting(
+        "HEARTBEAT_SECONDS", "silence of a watch before a heartbeat", 15.0, at_least=0.1
+    )
+    retention_archives_days: int = setting(
+        "RETENTION_ARCHIVES_DAYS", "ended archives are removed after; 0: never", 30, at_least=0
+    )
+    retention_keys_days: int = setting(
+        "RETENTION_KEYS_DAYS", "a request_id is forgotten after; 0: never", 7, at_least=0
+    )
 
     def __post_init__(self) -> None:
         """Checks what no single variable shows."""

@@ -8,7 +8,15 @@ before its central directory, so a wrong archive cannot be read, let alone publi
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import asdict, dataclass
 
 from isal import isal_zlib
@@ -51,13 +59,15 @@ class ManifestImage:
     """What the manifest says of one image.
 
     Attributes:
-        index: 1..n within its job.
+        index: 1..n within its job, variant or folder.
         file_name: the entry's name in the zip.
         file_id: the generated file's id.
         width: in pixels.
         height: in pixels.
         sha256: of its bytes, 64 lower-case hex digits.
         content_type: such as image/png.
+        variant_index: of its variant in a batch, from 1; else 0, and left out.
+        variant: the shop's word for that.
     """
 
     index: int
@@ -67,6 +77,8 @@ class ManifestImage:
     height: int
     sha256: str
     content_type: str
+    variant_index: int = 0
+    variant: str = ""
 
 
 def entry_names(content_types: Iterable[str], prefix: str = "image") -> list[str]:
@@ -77,14 +89,23 @@ def entry_names(content_types: Iterable[str], prefix: str = "image") -> list[str
     ]
 
 
-def manifest(job_id: int, images: Sequence[ManifestImage]) -> bytes:
+def manifest(facts: Mapping[str, str], images: Sequence[ManifestImage]) -> bytes:
     """The content of MANIFEST_NAME: one line of JSON, equal for equal arguments.
 
-    Ids are strings, as in protobuf's JSON: an int64 does not survive JavaScript's numbers.
+    Args:
+        facts: what the archive is of: `job_id`, `batch_id` or `folder_id`, and perhaps a `name`.
+        images: in the zip's order.
     """
-    rows = [asdict(image) | {"file_id": str(image.file_id)} for image in images]
-    facts = {"images": rows, "job_id": str(job_id)}
-    return json.dumps(facts, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
+    rows = [_row(image) for image in images]
+    whole = {**facts, "images": rows}
+    return json.dumps(whole, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _row(image: ManifestImage) -> dict[str, object]:
+    row = asdict(image) | {"file_id": str(image.file_id)}
+    if not image.variant_index:
+        del row["variant_index"], row["variant"]
+    return row
 
 
 async def stream(

@@ -20,8 +20,8 @@ def test_manifest_is_small_sorted_and_repeatable() -> None:
         ManifestImage(1, "image-1.png", 2**53 + 1, 640, 480, sha256, "image/png"),
         ManifestImage(2, "image-2.jpg", 8, 1024, 1024, sha256, "image/jpeg"),
     ]
-    made = manifest(42, images)
-    assert made == manifest(42, list(images))
+    made = manifest({"job_id": "42"}, images)
+    assert made == manifest({"job_id": "42"}, list(images))
     told = json.loads(made)
     assert told["job_id"] == "42"
     assert told["images"][0] == {

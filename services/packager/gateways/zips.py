@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -51,18 +51,35 @@ class ZipWriter:
         """Ends the threads."""
         await asyncio.to_thread(self._hashers.shutdown, wait=True)
 
-    async def write(self, write_url: str, work: ZipWork) -> tuple[str, int]:
-        """Writes the zip whole or not at all; its SHA-256 (hex) and CRC-32."""
+    async def write(
+        self,
+        write_url: str,
+        work: ZipWork,
+        *,
+        fresh_url: Callable[[int], Awaitable[str]] | None = None,
+        on_entry: Callable[[int], None] | None = None,
+    ) -> tuple[str, int]:
+        """Writes the zip whole or not at all; its SHA-256 (hex) and CRC-32.
+
+        Args:
+            write_url: where to; a secret.
+            work: what.
+            fresh_url: the blob_url of entry n when its turn comes, where that of `work` may run
+                out before; asked in order. Not asked on the embedded store, whose URLs last.
+            on_entry: told, in a thread, when entry n begins: those before it are in the zip.
+        """
+        begun = on_entry or (lambda _: None)
         if self._root is not None:
             root = self._root
-            return await self._write(write_url, work, lambda url: _local(root, url))
-        urls = [content for content in work.contents if isinstance(content, str)]
+            return await self._write(write_url, work, lambda url: _local(root, url), begun)
+        fresh = fresh_url or _as_planned(work)
+        images = [n for n, content in enumerate(work.contents) if isinstance(content, str)]
         handover = Handover()
         fault: Exception | None = None
         async with asyncio.TaskGroup() as group:
-            filling = group.create_task(handover.fill(self._closing(url) for url in urls))
+            filling = group.create_task(handover.fill(self._read(fresh, n) for n in images))
             try:
-                sums = await self._write(write_url, work, lambda _: handover.source())
+                sums = await self._write(write_url, work, lambda _: handover.source(), begun)
             except Exception as error:  # noqa: BLE001 - raised below, not as a group
                 fault = error
             finally:
@@ -73,12 +90,17 @@ class ZipWriter:
         return sums
 
     async def _write(
-        self, write_url: str, work: ZipWork, read: Callable[[str], Iterable[Piece]]
+        self,
+        write_url: str,
+        work: ZipWork,
+        read: Callable[[str], Iterable[Piece]],
+        begun: Callable[[int], None],
     ) -> tuple[str, int]:
         sums = _Sums(self._hashers)
 
         def open_entry(index: int) -> Iterable[Piece]:
             self._crash.here("P2")
+            begun(index)
             content = work.contents[index]
             return read(content) if isinstance(content, str) else (content,)
 
@@ -86,10 +108,22 @@ class ZipWriter:
         await self._blobs.write(write_url, work.plan.size, pieces)
         return sums.sha256, sums.crc32
 
-    async def _closing(self, url: str) -> AsyncGenerator[bytes, None]:
+    async def _read(
+        self, fresh_url: Callable[[int], Awaitable[str]], position: int
+    ) -> AsyncGenerator[bytes, None]:
+        url = await fresh_url(position)
         async with aclosing(self._blobs.read(url)) as source:  # type: ignore[type-var]  # an AsyncGenerator in both forms
             async for chunk in source:
                 yield chunk
+
+
+def _as_planned(work: ZipWork) -> Callable[[int], Awaitable[str]]:
+    async def url(position: int) -> str:
+        content = work.contents[position]
+        assert isinstance(content, str)  # asked for images alone
+        return content
+
+    return url
 
 
 class _Sums:

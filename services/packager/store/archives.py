@@ -1,7 +1,8 @@
-"""Archives as teams see them: made, found, asked for again."""
+"""Archives as teams see them: made, found, asked for again, hidden."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,39 +11,55 @@ from libs.common.db import Tx
 from services.packager import tables
 from services.packager.domain import (
     Archive,
+    ArchiveImage,
     ArchiveState,
-    EndedJob,
+    Contents,
     Fault,
-    JobImage,
+    Section,
+    Source,
+    SourceKind,
+    WantedArchive,
     WrittenZip,
     sources_of,
 )
 
 _archives = tables.archives
+_BULKY = {"images", "variants"}  # thousands of numbers that only a build reads
+FACTS = tuple(column for column in _archives.c if column.name not in _BULKY)
+_SOURCE_COLUMNS = {
+    SourceKind.JOB: _archives.c.job_id,
+    SourceKind.BATCH: _archives.c.batch_id,
+    SourceKind.FOLDER: _archives.c.folder_id,
+}
 
 
-async def add(tx: Tx, job: EndedJob) -> bool:
-    """A PENDING archive of the job, due at once; False when the job has one already."""
+async def add(tx: Tx, wanted: WantedArchive) -> bool:
+    """A PENDING archive, due at once; False when there is one already."""
     row = await tx.execute(
         tx.insert(_archives)
-        .values(
-            team=job.team,
-            job_id=job.job_id,
-            filename=job.filename,
-            images=[[image.index, image.file_id] for image in job.images],
-            image_count=len(job.images),
-            finish_time_ms=job.finish_time_ms,
-            created_at=tx.now(),
-            state=ArchiveState.PENDING,
-            attempts=0,
-            fence=0,
-            try_at=tx.now(),
-            report_failures=0,
-        )
-        .on_conflict_do_nothing(index_elements=["team", "job_id"])
+        .values(_new(tx, wanted))
+        .on_conflict_do_nothing()
         .returning(_archives.c.id)
     )
     return row.one_or_none() is not None
+
+
+async def find_same(tx: Tx, wanted: WantedArchive) -> Archive | None:
+    """The archive that is exactly what is wanted."""
+    return await _one(tx, *_is_same(wanted))
+
+
+async def ask(tx: Tx, wanted: WantedArchive) -> Archive:
+    """The archive that is wanted, the newest of its source from now on: new and due, or known."""
+    row = await tx.execute(
+        tx.insert(_archives)
+        .values(_new(tx, wanted))
+        .on_conflict_do_update(
+            index_elements=_same_columns(wanted.source.kind), set_={"asked_at": tx.now()}
+        )
+        .returning(*FACTS)
+    )
+    return archive_of(row.one())
 
 
 async def find(tx: Tx, team: str, archive_id: int) -> Archive | None:
@@ -50,39 +67,58 @@ async def find(tx: Tx, team: str, archive_id: int) -> Archive | None:
     return await _one(tx, _archives.c.team == team, _archives.c.id == archive_id)
 
 
-async def find_by_job(tx: Tx, team: str, job_id: int) -> Archive | None:
-    """A team's archive by its job."""
-    return await _one(tx, _archives.c.team == team, _archives.c.job_id == job_id)
+async def find_newest(tx: Tx, team: str, source: Source) -> Archive | None:
+    """A team's archive by what it is of; of several the one asked for last."""
+    row = await tx.execute(
+        sa.select(*FACTS)
+        .where(_archives.c.team == team, _is_of(source))
+        .order_by(sa.func.coalesce(_archives.c.asked_at, _archives.c.created_at).desc())
+        .order_by(_archives.c.id.desc())
+        .limit(1)
+    )
+    found = row.one_or_none()
+    return archive_of(found) if found else None
+
+
+async def find_many(tx: Tx, archive_ids: Collection[int]) -> list[Archive]:
+    """Archives by id, of any team; those that are there."""
+    rows = await tx.execute(sa.select(*FACTS).where(_archives.c.id.in_(archive_ids)))
+    return [archive_of(row) for row in rows]
 
 
 async def _one(tx: Tx, *conditions: sa.ColumnElement[bool]) -> Archive | None:
-    row = (await tx.execute(sa.select(_archives).where(*conditions))).one_or_none()
+    row = (await tx.execute(sa.select(*FACTS).where(*conditions))).one_or_none()
     return archive_of(row) if row else None
 
 
-async def try_again(tx: Tx, team: str, archive_id: int) -> Archive | None:
-    """FAILED → PENDING with all its attempts, due at once; None when it may not move there."""
+async def begin_again(tx: Tx, archive: Archive) -> Archive | None:
+    """FAILED or READY → PENDING with all its attempts, due at once; None when it moved on."""
     row = (
         await tx.execute(
             sa.update(_archives)
             .where(
-                _archives.c.team == team,
-                _archives.c.id == archive_id,
+                _archives.c.team == archive.team,
+                _archives.c.id == archive.id,
+                _archives.c.fence == archive.fence,
+                _archives.c.state == archive.state,
                 _archives.c.state.in_(sources_of(ArchiveState.PENDING)),
             )
             .values(
                 state=ArchiveState.PENDING,
+                file_id=None,
+                size_bytes=None,
                 attempts=0,
                 fence=_archives.c.fence + 1,
                 try_at=tx.now(),
                 lease_until=None,
+                images_written=0,
                 error_reason=None,
                 error_message=None,
                 finished_at=None,
                 report_at=None,
                 report_failures=0,
             )
-            .returning(_archives)
+            .returning(*FACTS)
         )
     ).one_or_none()
     return archive_of(row) if row else None
@@ -103,6 +139,93 @@ async def ask_report(tx: Tx, team: str, job_id: int) -> bool:
     return rows.one_or_none() is not None
 
 
+async def any_of(tx: Tx, team: str, sources: Collection[Source]) -> bool:
+    """Whether there is an archive of one of these."""
+    condition = sa.or_(*(_is_of(source) for source in sources))
+    found = sa.select(_archives.c.id).where(_archives.c.team == team, condition).limit(1)
+    return await tx.scalar(found) is not None
+
+
+async def hide(tx: Tx, team: str, sources: Collection[Source]) -> None:
+    """All archives of these are not handed out from now on."""
+    await tx.execute(
+        sa.update(_archives)
+        .where(_archives.c.team == team, sa.or_(*(_is_of(source) for source in sources)))
+        .values(hidden_at=tx.now())
+    )
+
+
+async def show(tx: Tx, archive: Archive) -> bool:
+    """Hands the archive out again, unless it was hidden anew since it was read."""
+    rows = await tx.execute(
+        sa.update(_archives)
+        .where(
+            _archives.c.team == archive.team,
+            _archives.c.id == archive.id,
+            _archives.c.hidden_at == archive.hidden_at,
+        )
+        .values(hidden_at=None)
+        .returning(_archives.c.id)
+    )
+    return rows.one_or_none() is not None
+
+
+def _new(tx: Tx, wanted: WantedArchive) -> dict[str, Any]:
+    contents, source = wanted.contents, wanted.source
+    images = contents.images
+    variants = [[part.variant_index, part.variant, len(part.images)] for part in contents.sections]
+    return {
+        "team": wanted.team,
+        _SOURCE_COLUMNS[source.kind].name: source.id,
+        "content_key": wanted.key or None,
+        "source_name": contents.name or None,
+        "filename": wanted.filename,
+        "images": [[image.index, image.file_id] for image in images],
+        "variants": variants if source.kind is SourceKind.BATCH else None,
+        "image_count": len(images),
+        "finish_time_ms": wanted.stamp_ms,
+        "created_at": tx.now(),
+        "state": ArchiveState.PENDING,
+        "attempts": 0,
+        "fence": 0,
+        "try_at": tx.now(),
+        "report_failures": 0,
+    }
+
+
+def _same_columns(kind: SourceKind) -> list[str]:
+    alone = kind is SourceKind.JOB
+    return ["team", _SOURCE_COLUMNS[kind].name, *([] if alone else ["content_key"])]
+
+
+def _is_same(wanted: WantedArchive) -> tuple[sa.ColumnElement[bool], ...]:
+    same = (_archives.c.team == wanted.team, _is_of(wanted.source))
+    return (*same, _archives.c.content_key == wanted.key) if wanted.key else same
+
+
+def _is_of(source: Source) -> sa.ColumnElement[bool]:
+    return _SOURCE_COLUMNS[source.kind] == source.id
+
+
+def contents_of(row: sa.Row[Any]) -> Contents:
+    """What goes in, from a row with the bulky columns."""
+    images = tuple(ArchiveImage(index, file_id) for index, file_id in row.images)
+    name = row.source_name or ""
+    if row.variants is None:
+        return Contents((Section(images),), name)
+    sections = []
+    start = 0
+    for variant_index, variant, count in row.variants:
+        sections.append(Section(images[start : start + count], variant_index, variant))
+        start += count
+    return Contents(tuple(sections), name)
+
+
+def _source_of(row: sa.Row[Any]) -> Source:
+    ids = ((kind, getattr(row, column.name)) for kind, column in _SOURCE_COLUMNS.items())
+    return next(Source(kind, source_id) for kind, source_id in ids if source_id is not None)
+
+
 def archive_of(row: sa.Row[Any]) -> Archive:
     """An archive from its row."""
     written = None
@@ -113,10 +236,11 @@ def archive_of(row: sa.Row[Any]) -> Archive:
     return Archive(
         id=row.id,
         team=row.team,
-        job_id=row.job_id,
+        source=_source_of(row),
         state=ArchiveState(row.state),
         filename=row.filename,
-        images=tuple(JobImage(index, file_id) for index, file_id in row.images),
+        image_count=row.image_count,
+        images_written=row.images_written,
         file_id=row.file_id or 0,
         size_bytes=row.size_bytes or 0,
         fault=Fault(row.error_reason, row.error_message or "") if row.error_reason else None,
@@ -126,4 +250,5 @@ def archive_of(row: sa.Row[Any]) -> Archive:
         fence=row.fence,
         written=written,
         report_failures=row.report_failures,
+        hidden_at=row.hidden_at,
     )

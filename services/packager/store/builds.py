@@ -15,11 +15,12 @@ from services.packager import tables
 from services.packager.domain import (
     Archive,
     ArchiveState,
+    Attempt,
     Fault,
     WrittenZip,
     sources_of,
 )
-from services.packager.store.archives import archive_of
+from services.packager.store.archives import archive_of, contents_of
 
 _archives = tables.archives
 
@@ -28,7 +29,7 @@ CANDIDATES = 200  # of which the teams served longest ago are taken
 
 async def take(
     tx: Tx, limit: int, lease_seconds: float, served: Mapping[str, int]
-) -> list[Archive]:
+) -> list[Attempt]:
     """Begins an attempt at up to `limit` due archives: a lease and a new fence for each.
 
     Teams take turns: one team's hundredth archive waits behind another's first.
@@ -55,10 +56,11 @@ async def take(
             attempts=_archives.c.attempts + 1,
             fence=_archives.c.fence + 1,
             lease_until=tx.after(lease_seconds),
+            images_written=0,
         )
         .returning(_archives)
     )
-    return [archive_of(row) for row in taken]
+    return [Attempt(archive_of(row), contents_of(row)) for row in taken]
 
 
 def _is_due(tx: Tx) -> tuple[sa.ColumnElement[bool], ...]:
@@ -125,6 +127,11 @@ async def revoke_all(tx: Tx) -> None:
     )
 
 
+async def note_progress(tx: Tx, archive: Archive, images_written: int) -> None:
+    """How many images are in the zip by now; nothing where the attempt is stale."""
+    await _mine(tx, archive, images_written=images_written)
+
+
 async def note_written(tx: Tx, archive: Archive, written: WrittenZip | None) -> bool:
     """Remembers the whole zip in the blob store, or forgets it; False: the attempt is stale."""
     return await _mine(
@@ -145,6 +152,7 @@ async def ready(tx: Tx, archive: Archive, file_id: int, size_bytes: int) -> bool
         state=ArchiveState.READY,
         file_id=file_id,
         size_bytes=size_bytes,
+        images_written=_archives.c.image_count,
         **_ended(tx),
     )
 
@@ -174,7 +182,8 @@ def _ended(tx: Tx) -> dict[str, Any]:
         "written_bytes": None,
         "written_sha256": None,
         "written_crc32": None,
-        "report_at": tx.now(),
+        # Jobs alone keep word of their archive.
+        "report_at": sa.case((_archives.c.job_id.is_(None), sa.null()), else_=tx.now()),
         "report_failures": 0,
     }
 

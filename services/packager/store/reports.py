@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from libs.common.db import Tx
 from services.packager import tables
 from services.packager.domain import Archive
-from services.packager.store.archives import archive_of
+from services.packager.store.archives import FACTS, archive_of
 
 _archives = tables.archives
 
@@ -28,7 +28,7 @@ async def take(tx: Tx, limit: int, retake_seconds: float) -> list[Archive]:
             report_at=tx.after(retake_seconds),
             report_failures=_archives.c.report_failures + 1,
         )
-        .returning(_archives)
+        .returning(*FACTS)
     )
     return [archive_of(row) for row in rows]
 

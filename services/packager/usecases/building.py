@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
+from libs.common.clock import Clock
+from libs.common.db import Tx
 from libs.common.errors import (
     AbortedError,
     ContentshopError,
@@ -19,6 +23,7 @@ from libs.common.errors import (
 )
 from services.packager.domain import (
     Archive,
+    Attempt,
     Reason,
     SourceImage,
     WritePlace,
@@ -42,11 +47,15 @@ _REASONS: tuple[tuple[type[ContentshopError], Reason], ...] = (
 )
 
 
+URL_SECONDS = 300.0  # a third of what a presigned URL lives
+URL_WINDOW = 200  # images whose URLs are asked for anew together
+
+
 class ArchiveStore(Protocol):
     """assets, as far as building needs it."""
 
-    async def resolve(self, archive: Archive) -> list[SourceImage]:
-        """The archive's images in its order; NotFoundError when one is not there."""
+    async def resolve(self, team: str, file_ids: Sequence[int]) -> list[SourceImage]:
+        """The images in the order asked; NotFoundError when one is not there."""
         ...
 
     async def begin(self, team: str, size_bytes: int) -> WritePlace:
@@ -65,8 +74,21 @@ class ArchiveStore(Protocol):
 class ZipSink(Protocol):
     """The blob store, as far as building needs it."""
 
-    async def write(self, write_url: str, work: ZipWork) -> tuple[str, int]:
+    async def write(
+        self,
+        write_url: str,
+        work: ZipWork,
+        *,
+        fresh_url: Callable[[int], Awaitable[str]],
+        on_entry: Callable[[int], None],
+    ) -> tuple[str, int]:
         """Writes the zip whole or not at all, in constant memory; its SHA-256 and CRC-32.
+
+        Args:
+            write_url: where to.
+            work: what.
+            fresh_url: the blob_url of entry n when its turn comes.
+            on_entry: told, in a thread, when entry n begins.
 
         Raises:
             DataLossError: an image's bytes have not the size and CRC-32 they must have.
@@ -74,6 +96,47 @@ class ZipSink(Protocol):
             UnavailableError, ResourceExhaustedError: the store is away or full.
         """
         ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """How many images an attempt has written; set by the zip's thread, read by the loop."""
+
+    images_written: int = 0
+
+    def entry_begun(self, position: int) -> None:
+        """Entry n from 0 begins: so many images stand before it."""
+        self.images_written = position
+
+
+class FreshUrls:
+    """The blob_urls of an attempt's images, none older than URL_SECONDS when it is given out.
+
+    Those the plan was made with serve while they are young, so that an ordinary archive asks
+    assets once; a long one asks again for a window of the images to come.
+    """
+
+    def __init__(
+        self, store: ArchiveStore, attempt: Attempt, images: Sequence[SourceImage], clock: Clock
+    ) -> None:
+        self._store = store
+        self._team = attempt.archive.team
+        self._file_ids = [image.file_id for image in images]
+        self._clock = clock
+        self._keep(0, images)
+
+    async def __call__(self, position: int) -> str:
+        """The URL of the image at the position from 0; NotFoundError when it is gone by now."""
+        held = 0 <= position - self._first < len(self._urls)
+        if not held or self._clock.monotonic() - self._resolved_at > URL_SECONDS:
+            window = self._file_ids[position : position + URL_WINDOW]
+            self._keep(position, await self._store.resolve(self._team, window))
+        return self._urls[position - self._first]
+
+    def _keep(self, first: int, images: Sequence[SourceImage]) -> None:
+        self._first = first
+        self._urls = [image.blob_url for image in images]
+        self._resolved_at = self._clock.monotonic()
 
 
 class BuildArchive:
@@ -84,20 +147,22 @@ class BuildArchive:
         self._store = store
         self._zips = zips
 
-    async def __call__(self, archive: Archive) -> None:
+    async def __call__(self, attempt: Attempt, progress: Progress) -> None:
         """Makes the archive READY, or plans its next attempt, or gives it up as FAILED.
 
         Raises:
             LeaseLostError: the attempt is another's by now.
             UnavailableError, AbortedError: nothing could be recorded; the lease runs out.
         """
-        log.debug("build.begun", archive_id=archive.id, job_id=archive.job_id)
+        archive = attempt.archive
+        source = archive.source
+        log.debug("build.begun", archive_id=archive.id, of=source.kind.value, source_id=source.id)
         if archive.attempts > self._deps.limits.attempts:
             # The last attempts ended with their packagers; this zip may be what killed them.
             await self._failed(archive, Reason.INTERNAL, "PACKAGER_LOST")
             return
         try:
-            written = archive.written or await self._write(archive)
+            written = archive.written or await self._write(attempt, progress)
             file_id = await self._make_file(archive, written)
         except LeaseLostError:
             raise
@@ -111,13 +176,19 @@ class BuildArchive:
             return
         async with self._deps.db.duty() as tx:
             _check_mine(await builds.ready(tx, archive, file_id, written.size_bytes))
-            tx.on_commit(self._deps.wake_reporter)
+            self._ended(tx)
         log.info("build.ready", archive_id=archive.id, size_bytes=written.size_bytes)
 
-    async def _write(self, archive: Archive) -> WrittenZip:
-        work = plan_zip(archive, await self._store.resolve(archive))
+    async def _write(self, attempt: Attempt, progress: Progress) -> WrittenZip:
+        archive = attempt.archive
+        file_ids = [image.file_id for image in attempt.contents.images]
+        images = await self._store.resolve(archive.team, file_ids)
+        fresh_url = FreshUrls(self._store, attempt, images, self._deps.clock)
+        work = plan_zip(attempt, images)
         place = await self._store.begin(archive.team, work.plan.size)
-        sha256, crc32 = await self._zips.write(place.write_url, work)
+        sha256, crc32 = await self._zips.write(
+            place.write_url, work, fresh_url=fresh_url, on_entry=progress.entry_begun
+        )
         self._deps.crash.here("P3")
         written = WrittenZip(place.blob_key, work.plan.size, sha256, crc32)
         # Should we die now, or the next answer get lost, this zip is stored and no second one.
@@ -149,10 +220,14 @@ class BuildArchive:
         async with self._deps.db.duty() as tx:
             if final:
                 _check_mine(await builds.failed(tx, archive, fault_of(reason)))
-                tx.on_commit(self._deps.wake_reporter)
+                self._ended(tx)
             else:
                 wait = limits.retry.wait(archive.attempts, self._deps.ids)
                 _check_mine(await builds.later(tx, archive, wait))
+
+    def _ended(self, tx: Tx) -> None:
+        tx.on_commit(self._deps.wake_reporter)
+        tx.on_commit(self._deps.wake_watchers)
 
 
 def _check_mine(mine: bool) -> None:  # noqa: FBT001 - reads as a sentence
@@ -161,4 +236,6 @@ def _check_mine(mine: bool) -> None:  # noqa: FBT001 - reads as a sentence
 
 
 def _reason_of(error: ContentshopError) -> Reason:
+    if error.reason == Reason.TOO_LARGE:
+        return Reason.TOO_LARGE
     return next((reason for kind, reason in _REASONS if isinstance(error, kind)), Reason.INTERNAL)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from libs.common.backoff import Backoff
+from libs.common.clock import Clock
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
 from libs.common.ids import Ids
@@ -37,11 +38,14 @@ class Deps:
     Attributes:
         wake_builder: to be called when an archive became due.
         wake_reporter: to be called when a report became due.
+        wake_watchers: to be called when an archive changed.
     """
 
     db: Database
+    clock: Clock
     limits: Limits
     ids: Ids
     crash: CrashPoints
     wake_builder: Callable[[], None]
     wake_reporter: Callable[[], None]
+    wake_watchers: Callable[[], None]

@@ -6,22 +6,15 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Protocol
 
 from libs.common.blobs import CHUNK_BYTES, BlobUrls
 from libs.common.errors import DataLossError, NotFoundError
-from services.packager.domain import Archive, StoredArchive
+from services.packager.domain import Archive, Source, StoredArchive
 from services.packager.store import archives
 from services.packager.usecases.deps import Deps
 
-
-@dataclass(frozen=True, slots=True)
-class ArchiveKey:
-    """Which archive: by its own id or, where that is 0, by its job's."""
-
-    archive_id: int = 0
-    job_id: int = 0
+ArchiveKey = int | Source  # its own id, or what it is of
 
 
 class ArchiveFiles(Protocol):
@@ -33,12 +26,12 @@ class ArchiveFiles(Protocol):
 
 
 async def get_archive(deps: Deps, team: str, key: ArchiveKey) -> Archive:
-    """A team's archive; NotFoundError."""
+    """A team's archive, of several of one source the newest; NotFoundError."""
     async with deps.db.read(team) as tx:
         found = (
-            await archives.find(tx, team, key.archive_id)
-            if key.archive_id
-            else await archives.find_by_job(tx, team, key.job_id)
+            await archives.find_newest(tx, team, key)
+            if isinstance(key, Source)
+            else await archives.find(tx, team, key)
         )
     if found is None:
         raise NotFoundError("archive")
@@ -49,8 +42,9 @@ async def stored_archive(files: ArchiveFiles, archive: Archive) -> StoredArchive
     """Where the zip of a READY archive is.
 
     Raises:
-        FailedPreconditionError: ARCHIVE_NOT_READY, ARCHIVE_FAILED.
-        NotFoundError: its file was deleted.
+        FailedPreconditionError: ARCHIVE_NOT_READY (also where its images may not be shown),
+            ARCHIVE_FAILED.
+        NotFoundError: its file was deleted; CreateArchive builds it again.
     """
     archive.check_ready()
     try:
