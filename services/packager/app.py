@@ -45,9 +45,13 @@ RETENTION_SECONDS = 600.0  # between looks for old rows
 class PackagerApp(Components):
     """The packager as one component; `port` once it is started."""
 
-    def __init__(self, components: list[Component], server: GrpcServer) -> None:
+    def __init__(
+        self, components: list[Component], server: GrpcServer, deps: Deps, hub: WatchHub
+    ) -> None:
         super().__init__(components)
         self.server = server
+        self.deps = deps
+        self.hub = hub
 
     @property
     def port(self) -> int:
@@ -149,7 +153,7 @@ def build(
         # Archives may be asked for while the broker is away; without assets none can be had.
         Readiness(server, {"database": db.ping, "assets": assets.ready}),
     ]
-    return PackagerApp(components, server)
+    return PackagerApp(components, server, deps, hub)
 
 
 def _limits(settings: Settings) -> Limits:

@@ -50,15 +50,23 @@ class Faults:
         errors: method → errors to raise, in order, before it works.
         lose_answers: method → how often it works and its answer is lost.
         hang: methods that never answer.
+        gates: method → what it waits for before it answers.
     """
 
     errors: dict[str, list[ContentshopError]] = field(default_factory=dict)
     lose_answers: dict[str, int] = field(default_factory=dict)
     hang: set[str] = field(default_factory=set)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+
+    def gate(self, method: str) -> asyncio.Event:
+        """Lets no call of the method pass until the event is set."""
+        return self.gates.setdefault(method, asyncio.Event())
 
     async def before(self, method: str) -> None:
         if method in self.hang:
             await asyncio.Event().wait()
+        if method in self.gates:
+            await self.gates[method].wait()
         if self.errors.get(method):
             raise self.errors[method].pop(0)
 
@@ -69,10 +77,12 @@ class Faults:
 
 
 class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
-    """ResolveImages, BeginArchive, StoreArchive and ResolveArchive.
+    """ResolveImages, BeginArchive, StoreArchive, ListFolderImages and ResolveArchive.
 
     Attributes:
         files: id → file.
+        folders: (team, folder id) → what ListFolderImages answers.
+        stored: every StoreArchive that arrived, in order.
         calls: the names of the methods called, in order.
         root: the folder of the blobs, unless another store is given.
         folder: what all keys begin with, one's own on a shared store.
@@ -82,6 +92,8 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         self.root = root
         self.store = store or FileBlobStore(root, SystemIds())
         self.files: dict[int, StoredFile] = {}
+        self.folders: dict[tuple[str, int], pb.ListFolderImagesResponse] = {}
+        self.stored: list[pb.StoreArchiveRequest] = []
         self.calls: list[str] = []
         self.faults = Faults()
         self.folder = "t"
@@ -189,6 +201,7 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         self, request: pb.StoreArchiveRequest, context: Any
     ) -> pb.StoreArchiveResponse:
         self.calls.append("StoreArchive")
+        self.stored.append(request)
         await self.faults.before("StoreArchive")
         stat = await self.store.stat(request.blob_key)
         if stat is None or stat.size != request.size_bytes:
@@ -196,7 +209,7 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         for file_id, file in self.files.items():
             if file.key == request.blob_key:
                 return pb.StoreArchiveResponse(file_id=file_id)
-        file_id = 10_000 + len(self.files)
+        file_id = 1_000_000 + len(self.stored)
         self.files[file_id] = StoredFile(
             request.team,
             request.blob_key,
@@ -210,12 +223,25 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         await self.faults.after("StoreArchive", context)
         return pb.StoreArchiveResponse(file_id=file_id)
 
+    async def ListFolderImages(  # noqa: N802
+        self,
+        request: pb.ListFolderImagesRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.ListFolderImagesResponse:
+        self.calls.append("ListFolderImages")
+        await self.faults.before("ListFolderImages")
+        folder = self.folders.get((request.team, request.folder_id))
+        if folder is None:
+            raise NotFoundError("folder")
+        return folder
+
     async def ResolveArchive(  # noqa: N802
         self,
         request: pb.ResolveArchiveRequest,
         context: Any,  # noqa: ARG002
     ) -> pb.ResolveArchiveResponse:
         self.calls.append("ResolveArchive")
+        await self.faults.before("ResolveArchive")
         file = self.files.get(request.file_id)
         if file is None or file.team != request.team:
             raise NotFoundError("file")

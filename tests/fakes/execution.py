@@ -16,10 +16,11 @@ from libs.common.grpc_server import GrpcServer
 
 
 class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
-    """GetJobOutputs and RecordArchive.
+    """GetJobOutputs, GetBatchOutputs and RecordArchive.
 
     Attributes:
         jobs: (team, job id) → what GetJobOutputs answers.
+        batches: (team, batch id) → what GetBatchOutputs answers.
         reports: every RecordArchive that arrived, in order.
         errors: raised by the next RecordArchives, in order, before they count as arrived.
         asked: GetJobOutputs calls.
@@ -27,6 +28,7 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
 
     def __init__(self, service_secret: str) -> None:
         self.jobs: dict[tuple[str, int], pb.GetJobOutputsResponse] = {}
+        self.batches: dict[tuple[str, int], pb.GetBatchOutputsResponse] = {}
         self.reports: list[pb.RecordArchiveRequest] = []
         self.errors: list[ContentshopError] = []
         self.asked = 0
@@ -77,6 +79,16 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
         if job is None:
             raise NotFoundError("job")
         return job
+
+    async def GetBatchOutputs(  # noqa: N802
+        self,
+        request: pb.GetBatchOutputsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> pb.GetBatchOutputsResponse:
+        batch = self.batches.get((request.team, request.batch_id))
+        if batch is None:
+            raise NotFoundError("batch")
+        return batch
 
     async def RecordArchive(  # noqa: N802
         self,

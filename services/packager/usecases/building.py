@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -45,7 +46,6 @@ _REASONS: tuple[tuple[type[ContentshopError], Reason], ...] = (
     (DeadlineExceededError, Reason.STORAGE_UNAVAILABLE),
     (AbortedError, Reason.STORAGE_UNAVAILABLE),
 )
-
 
 URL_SECONDS = 300.0  # a third of what a presigned URL lives
 URL_WINDOW = 200  # images whose URLs are asked for anew together
@@ -117,10 +117,12 @@ class FreshUrls:
     """
 
     def __init__(
-        self, store: ArchiveStore, attempt: Attempt, images: Sequence[SourceImage], clock: Clock
+        self,
+        resolve: Callable[[Sequence[int]], Awaitable[Sequence[SourceImage]]],
+        images: Sequence[SourceImage],
+        clock: Clock,
     ) -> None:
-        self._store = store
-        self._team = attempt.archive.team
+        self._resolve = resolve
         self._file_ids = [image.file_id for image in images]
         self._clock = clock
         self._keep(0, images)
@@ -130,7 +132,7 @@ class FreshUrls:
         held = 0 <= position - self._first < len(self._urls)
         if not held or self._clock.monotonic() - self._resolved_at > URL_SECONDS:
             window = self._file_ids[position : position + URL_WINDOW]
-            self._keep(position, await self._store.resolve(self._team, window))
+            self._keep(position, await self._resolve(window))
         return self._urls[position - self._first]
 
     def _keep(self, first: int, images: Sequence[SourceImage]) -> None:
@@ -181,9 +183,9 @@ class BuildArchive:
 
     async def _write(self, attempt: Attempt, progress: Progress) -> WrittenZip:
         archive = attempt.archive
-        file_ids = [image.file_id for image in attempt.contents.images]
-        images = await self._store.resolve(archive.team, file_ids)
-        fresh_url = FreshUrls(self._store, attempt, images, self._deps.clock)
+        resolve = partial(self._store.resolve, archive.team)
+        images = await resolve([image.file_id for image in attempt.contents.images])
+        fresh_url = FreshUrls(resolve, images, self._deps.clock)
         work = plan_zip(attempt, images)
         place = await self._store.begin(archive.team, work.plan.size)
         sha256, crc32 = await self._zips.write(

@@ -116,7 +116,7 @@ class CreateArchive:
     async def _settle(
         self, key: RequestKey, archive: Archive, *, gone: bool, replayed: bool
     ) -> Archive:
-        """A known archive, begun again where that helps; a replay does not try FAILED ones again."""
+        """A known archive, begun again where that helps; no FAILED one by a replay."""
         again = gone or (archive.state is ArchiveState.FAILED and not replayed)
         if not again and (replayed or not key.request_id):
             return archive

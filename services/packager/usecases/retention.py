@@ -23,8 +23,8 @@ class Ages:
     keys_days: int
 
 
-async def remove_old_rows(deps: Deps, ages: Ages) -> bool:
-    """One step of each kind; True when there may be more."""
+async def remove_old_rows(deps: Deps, ages: Ages, *, step: int = STEP) -> bool:
+    """At most `step` rows of each kind; True when there may be more."""
     more = False
     for what, days, remove in (
         ("archives", ages.archives_days, retention.remove_archives),
@@ -33,8 +33,8 @@ async def remove_old_rows(deps: Deps, ages: Ages) -> bool:
         if not days:
             continue
         async with deps.db.duty() as tx:
-            removed = await remove(tx, days * DAY_SECONDS, STEP)
+            removed = await remove(tx, days * DAY_SECONDS, step)
         if removed:
             log.info("retention.removed", what=what, rows=removed)
-        more = more or removed == STEP
+        more = more or removed == step
     return more

@@ -6,12 +6,15 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
+from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import execution_pb2, job_pb2, messages_pb2
 from contentshop.packager.v1 import packager_pb2 as pb
 from contentshop.packager.v1 import packager_pb2_grpc
@@ -25,6 +28,7 @@ from libs.common.errors import NotFoundError
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.ids import SystemIds
 from services.packager.app import PackagerApp, build
+from services.packager.consumer import QUEUE
 from services.packager.settings import Settings
 from tests.fakes.archive_assets import FakeArchiveAssets
 from tests.fakes.execution import FakeExecution
@@ -53,14 +57,29 @@ class House:
     environ: dict[str, str]
     clients: list[RpcClient] = field(default_factory=list)
 
-    def team(self, name: str = "red") -> Team:
-        """A team's client, of the app that runs now."""
+    def team(self, name: str = "red", app: PackagerApp | None = None) -> Team:
+        """A team's client, of the app that runs now or of another one."""
         token = mint_user_token(
             secret=USER_SECRET, issuer="contentshop", team=name, scopes=["team"], clock=CLOCK
         )
-        client = RpcClient(open_channel(f"127.0.0.1:{self.app.port}"), lambda: token)
+        client = RpcClient(open_channel(f"127.0.0.1:{(app or self.app).port}"), lambda: token)
         self.clients.append(client)
         return Team(client)
+
+    async def sql(self, statement: str) -> list[tuple[Any, ...]]:
+        """Runs a statement of the test's own; its rows, if it has any."""
+        async with self.app.deps.db.duty() as tx:
+            result = await tx.execute(sa.text(statement))
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+    async def taken_in(self) -> None:
+        """Returns once every message published so far has been dealt with."""
+        lane = self.broker._lane(QUEUE)
+
+        def idle() -> bool:
+            return not lane.ready and not any(taker._unended for taker in lane.subscriptions)
+
+        await eventually(idle, what="all messages taken in")
 
     async def restart(self, **changes: str) -> None:
         """Ends the app and builds a new one on the same database."""
@@ -85,6 +104,41 @@ class House:
         self.enqueue.add_job(
             team, job_id, [job_id * 100 + index for index in range(1, images + 1)], state
         )
+        return made
+
+    async def batch(
+        self,
+        batch_id: int = 5,
+        variants: Sequence[tuple[str, int]] = (("Rot", 2), ("", 1)),
+        *,
+        name: str = "Summer",
+        team: str = "red",
+        finish_time_ms: int = FINISHED_MS,
+    ) -> list[list[bytes]]:
+        """A batch that enqueue and assets know, by variant and number of images; their bytes.
+
+        The files of variant n are those of job batch_id * 1000 + n.
+        """
+        answer = execution_pb2.GetBatchOutputsResponse(
+            name=name, ended=True, finish_time_ms=finish_time_ms
+        )
+        made = []
+        for number, (variant, images) in enumerate(variants, start=1):
+            job_id = batch_id * 1000 + number
+            made.append(await self.job(job_id, images, team=team))
+            outputs = self.enqueue.jobs[team, job_id].outputs
+            answer.variants.add(variant_index=number, variant=variant, outputs=outputs)
+        self.enqueue.batches[team, batch_id] = answer
+        return made
+
+    async def folder(
+        self, folder_id: int = 3, images: int = 2, *, team: str = "red"
+    ) -> list[bytes]:
+        """A folder that assets knows, with so many images; their bytes."""
+        made = await self.job(folder_id * 1000, images, team=team)
+        ids = [folder_id * 100_000 + index for index in range(1, images + 1)]
+        answer = backend_pb2.ListFolderImagesResponse(name="Best of", file_ids=ids)
+        self.assets.folders[team, folder_id] = answer
         return made
 
     def ended(self, job_id: int = 7, *, team: str = "red") -> messages_pb2.JobEnded:
@@ -125,9 +179,30 @@ class Team:
         self.stub = packager_pb2_grpc.PackagerServiceStub(client.channel)
 
     async def create(self, job_id: int = 7, request_id: str = "") -> pb.Archive:
-        request = pb.CreateArchiveRequest(job_id=job_id, request_id=request_id)
+        return await self.ask(job_id=job_id, request_id=request_id)
+
+    async def ask(self, request_id: str = "", **source: int) -> pb.Archive:
+        """CreateArchive of a job_id, batch_id or folder_id."""
+        request = pb.CreateArchiveRequest(request_id=request_id, **source)  # type: ignore[arg-type]  # ids all
         answer = await self.call("CreateArchive", request)
         return answer.archive  # type: ignore[no-any-return]
+
+    async def settled(self, archive_id: int) -> pb.Archive:
+        """The archive once it is READY or FAILED, by watching it."""
+        newest = pb.Archive()
+        async for message in self.watch(archive_id=archive_id):
+            newest = message.archive
+        return newest
+
+    async def watch(self, **key: int) -> AsyncIterator[pb.WatchArchiveResponse]:
+        """WatchArchive; the last message is final."""
+        request = pb.WatchArchiveRequest(**key)
+        final = False
+        async for message in self.client.stream(self.stub.WatchArchive, request):
+            assert not final
+            final = message.final
+            yield message
+        assert final
 
     async def get(self, **key: int) -> pb.Archive:
         answer = await self.call("GetArchive", pb.GetArchiveRequest(**key))
@@ -206,6 +281,7 @@ async def open_house(
         "SERVICE_SECRET": SECRET,
         "PACKAGER_SWEEP_SECONDS": "0.1",
         "PACKAGER_RETRY_SECONDS": "0.005",
+        "PACKAGER_WATCH_SECONDS": "0.05",
         "GRACE_SECONDS": "0.5",
         **settings,
     }
