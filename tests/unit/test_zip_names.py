@@ -50,4 +50,4 @@ def test_a_shops_word_becomes_a_safe_name(text: str, name: str) -> None:
 def test_folders_of_a_zip_differ_on_every_disk(variants: tuple[str, ...], names: list[str]) -> None:
     sections = _sections(*variants)
     assert folder_names(sections, taken=["manifest.json"]) == names
-    assert plan([ZipEntry(f"{name}/image-1.png", 1, 0) for name in names])
+    plan([ZipEntry(f"{name}/image-1.png", 1, 0) for name in names])  # it would refuse them

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,11 +179,11 @@ class Team:
         self.stub = packager_pb2_grpc.PackagerServiceStub(client.channel)
 
     async def create(self, job_id: int = 7, request_id: str = "") -> pb.Archive:
-        return await self.ask(job_id=job_id, request_id=request_id)
+        return await self.ask(request_id, job_id=job_id)
 
-    async def ask(self, request_id: str = "", **source: int) -> pb.Archive:
+    async def ask(self, request_id: str = "", /, **source: int) -> pb.Archive:
         """CreateArchive of a job_id, batch_id or folder_id."""
-        request = pb.CreateArchiveRequest(request_id=request_id, **source)  # type: ignore[arg-type]  # ids all
+        request = pb.CreateArchiveRequest(request_id=request_id, **source)
         answer = await self.call("CreateArchive", request)
         return answer.archive  # type: ignore[no-any-return]
 
@@ -194,7 +194,7 @@ class Team:
             newest = message.archive
         return newest
 
-    async def watch(self, **key: int) -> AsyncIterator[pb.WatchArchiveResponse]:
+    async def watch(self, **key: int) -> AsyncGenerator[pb.WatchArchiveResponse, None]:
         """WatchArchive; the last message is final."""
         request = pb.WatchArchiveRequest(**key)
         final = False
