@@ -1,7 +1,8 @@
 """What must hold once everything has come to rest, read from the three databases and the bucket.
 
 The promises of a job's life: places, gapless events, settled endings, one file per slot, no file
-nobody asked for, inputs let go, zips that hold exactly their job's images, an empty outbox.
+nobody asked for, inputs let go, zips that hold exactly their job's images, credits that add up, an
+empty outbox.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class State:
     images: dict[int, list[Row]]
     events: dict[int, list[Row]]
     keys: list[Row]
+    accounts: list[Row]
+    entries: list[Row]
     outbox: int
     files: dict[int, Row]
     pins: list[Row]
@@ -79,6 +82,8 @@ def read_state(fleet: Fleet) -> State:
         events = _by_job(_rows(enqueue, "SELECT * FROM events ORDER BY job_id, sequence"))
         teams = _rows(enqueue, "SELECT * FROM teams")
         keys = _rows(enqueue, "SELECT * FROM idempotency_keys")
+        accounts = _rows(enqueue, "SELECT * FROM accounts")
+        entries = _rows(enqueue, "SELECT * FROM credit_entries ORDER BY id")
         outbox = _rows(enqueue, "SELECT count(*) AS n FROM outbox")[0]["n"]
     with psycopg.connect(fleet.dsn("assets"), row_factory=dict_row) as assets:
         files = _rows(assets, "SELECT * FROM files WHERE deleted_at IS NULL")
@@ -92,6 +97,8 @@ def read_state(fleet: Fleet) -> State:
         images=images,
         events=events,
         keys=keys,
+        accounts=accounts,
+        entries=entries,
         outbox=outbox,
         files={row["id"]: row for row in files},
         pins=pins,
@@ -124,11 +131,26 @@ def broken_promises(state: State) -> Iterator[str]:
         yield from (f"{name}: {broken}" for broken in _settled(job, images))
         yield from (f"{name}: {broken}" for broken in _stored(state, job, images))
         yield from (f"{name}: {broken}" for broken in _zipped(state, job, images))
+        yield from (f"{name}: {broken}" for broken in _charged(state, job, images))
     yield from _files(state)
+    for account in state.accounts:
+        name = f"account of {account['team']}"
+        yield from (f"{name}: {broken}" for broken in _adds_up(state, account))
     if state.outbox:
         yield f"the outbox holds {state.outbox} rows"
-    known = {job["id"] for job in state.jobs}
-    yield from (f"key of no job: {key}" for key in state.keys if key["resource_id"] not in known)
+    yield from _keys(state)
+
+
+def _keys(state: State) -> Iterator[str]:
+    """Every kept key names what it made."""
+    jobs = {job["id"] for job in state.jobs}
+    made = {
+        "GrantCredits": {entry["id"] for entry in state.entries if entry["kind"] == "GRANT"},
+        "EnqueueBatch": {job["batch_id"] for job in state.jobs},
+    }
+    for key in state.keys:
+        if key["resource_id"] not in made.get(key["method"], jobs):
+            yield f"key of nothing: {key}"
 
 
 def _places(state: State) -> Iterator[str]:
@@ -221,6 +243,48 @@ def _zipped(state: State, job: Row, images: list[Row]) -> Iterator[str]:
 
 def _is_of(file: Row, job: Row) -> bool:
     return bool((file["team"], file["job_id"]) == (job["team"], job["id"]))
+
+
+def _charged(state: State, job: Row, images: list[Row]) -> Iterator[str]:
+    """The ledger has one hold, one release, and one capture for each DONE image; or nothing."""
+    told: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
+    for entry in state.entries:
+        if entry["job_id"] == job["id"]:
+            told[entry["kind"]].append(
+                (entry["team"], entry["image_index"] or 0, entry["amount"])
+            )
+    wanted: dict[str, list[tuple[str, int, int]]] = {}
+    if (held := job["credits_held"]) is not None:
+        team, count = job["team"], job["number_of_variations"]
+        done = [image["image_index"] for image in images if image["state"] == "DONE"]
+        if (held, job["credits_released"]) != (count, count - len(done)):
+            yield f"credits held {held}, released {job['credits_released']}; {len(done)} done"
+        wanted = {
+            "HOLD": [(team, 0, count)],
+            "RELEASE": [(team, 0, count - len(done))],
+            **({"CAPTURE": [(team, index, 1) for index in done]} if done else {}),
+        }
+    if {kind: sorted(entries) for kind, entries in told.items()} != wanted:
+        yield f"the ledger tells {dict(told)}, not {wanted}"
+
+
+def _adds_up(state: State, account: Row) -> Iterator[str]:
+    """At rest nothing is held; the ledger bears the account out, and was never overdrawn."""
+    granted, available, held, captured = (
+        account[name] for name in ("granted", "available", "held", "captured")
+    )
+    if granted != available + held + captured or min(available, held, captured) < 0:
+        yield f"granted {granted}, available {available}, held {held}, captured {captured}"
+    sums: dict[str, int] = defaultdict(int)
+    for entry in state.entries:
+        if entry["team"] != account["team"]:
+            continue
+        sums[entry["kind"]] += entry["amount"]
+        if (left := sums["GRANT"] - sums["HOLD"] + sums["RELEASE"]) < 0:
+            yield f"overdrawn by {-left} with entry {entry['id']}"
+    ledger = (sums["GRANT"], sums["GRANT"] - sums["HOLD"] + sums["RELEASE"], 0, sums["CAPTURE"])
+    if (granted, available, held, captured) != ledger:
+        yield f"is {(granted, available, held, captured)}, by the ledger {ledger}"
 
 
 def _files(state: State) -> Iterator[str]:

@@ -44,7 +44,15 @@ def _job() -> Row:
         "archive_file_id": 13,
         "archive_filename": "generation-1-1.zip",
         "archive_size_bytes": 5,
+        "batch_id": None,
+        "credits_held": 2,
+        "credits_released": 0,
     }
+
+
+def _entry(entry_id: int, kind: str, amount: int, **changes: object) -> Row:
+    entry = {"id": entry_id, "team": "red", "kind": kind, "amount": amount}
+    return entry | {"job_id": 1, "image_index": None} | changes
 
 
 def _file(file_id: int, kind: str, index: int) -> Row:
@@ -85,7 +93,17 @@ def _good() -> State:
                 _event(1, 7, "ARCHIVE_READY"),
             ]
         },
-        keys=[{"resource_id": 1}],
+        keys=[
+            {"method": "EnqueueGeneration", "resource_id": 1},
+            {"method": "GrantCredits", "resource_id": 1},
+        ],
+        accounts=[{"team": "red", "granted": 5, "available": 3, "held": 0, "captured": 2}],
+        entries=[
+            _entry(1, "GRANT", 5, job_id=None),
+            _entry(2, "HOLD", 2),
+            *(_entry(2 + n, "CAPTURE", 1, image_index=n) for n in (1, 2)),
+            _entry(5, "RELEASE", 0),
+        ],
         outbox=0,
         files={
             11: _file(11, "GENERATED", 1),
@@ -131,7 +149,25 @@ FAULTS: dict[str, Callable[[State], object]] = {
     "never recorded": lambda state: state.files.update({14: _file(14, "GENERATED", 1)}),
     "no blob of its size": lambda state: state.blobs.pop("blob-11"),
     "the outbox holds": lambda state: object.__setattr__(state, "outbox", 2),
-    "key of no job": lambda state: state.keys.append({"resource_id": 9}),
+    "key of nothing: {'method': 'RetryJob'": lambda state: state.keys.append(
+        {"method": "RetryJob", "resource_id": 9}
+    ),
+    "key of nothing: {'method': 'GrantCredits'": lambda state: state.keys[1].update(resource_id=2),
+    "credits held 3": lambda state: state.jobs[0].update(credits_held=3),
+    "released None": lambda state: state.jobs[0].update(credits_released=None),
+    # One capture twice, one that no image bears out, one hold of a job that holds none.
+    "'CAPTURE': [('red', 1, 1), ('red', 1, 1)]": lambda state: state.entries[3].update(
+        image_index=1
+    ),
+    "'CAPTURE': [('red', 1, 1)]}": lambda state: state.entries.pop(3),
+    "not {}": lambda state: state.jobs[0].update(credits_held=None, credits_released=None),
+    "'HOLD': [('blue', 0, 2)]": lambda state: state.entries[1].update(team="blue"),
+    "granted 5, available 2, held": lambda state: state.accounts[0].update(available=2),
+    "available -1": lambda state: state.accounts[0].update(available=-1, held=4),
+    "is (5, 2, 1, 2), by the ledger (5, 3, 0, 2)": lambda state: state.accounts[0].update(
+        available=2, held=1
+    ),
+    "overdrawn by 2 with entry 2": lambda state: state.entries.append(state.entries.pop(0)),
 }
 
 

@@ -13,6 +13,8 @@ from contentshop.enqueue.v1 import (
     execution_pb2,
     execution_pb2_grpc,
     job_pb2,
+    ops_pb2,
+    ops_pb2_grpc,
 )
 from libs.common import env
 from libs.common.auth import mint_user_token, service_tokens
@@ -54,6 +56,18 @@ class House:
         )
         return Team(self.client(lambda: token))
 
+    def ops(self) -> Ops:
+        """An operator's client."""
+        token = mint_user_token(
+            secret=USER_SECRET,
+            issuer="contentshop",
+            team="",
+            scopes=["ops"],
+            clock=CLOCK,
+            subject="operator",
+        )
+        return Ops(self.client(lambda: token))
+
     def worker(self, name: str = "w1") -> Worker:
         """A worker's client."""
         return Worker(self.client(self.service_token("worker")), name)
@@ -91,9 +105,31 @@ class Team:
         request = enqueue_pb2.ListJobEventsRequest(job_id=job_id, page_size=1000)
         return list((await self.call("ListJobEvents", request)).events)
 
+    async def credits(self) -> Any:
+        return (await self.call("GetCredits", enqueue_pb2.GetCreditsRequest())).credits
+
+    async def entries(self, **fields: Any) -> list[Any]:
+        request = enqueue_pb2.ListCreditEntriesRequest(**fields)
+        return list((await self.call("ListCreditEntries", request)).entries)
+
     def watch(self, job_id: int, after: int = 0) -> AsyncIterator[Any]:
         request = enqueue_pb2.WatchJobRequest(job_id=job_id, after_sequence=after)
         return self.client.stream(self.stub.WatchJob, request)
+
+
+class Ops:
+    """OpsService for an operator."""
+
+    def __init__(self, client: RpcClient) -> None:
+        self.client = client
+        self.stub = ops_pb2_grpc.OpsServiceStub(client.channel)
+
+    async def call(self, method: str, request: Any) -> Any:
+        return await self.client.unary(getattr(self.stub, method), request, timeout_seconds=20)
+
+    async def grant(self, team: str, amount: int, request_id: str = "g1") -> Any:
+        request = ops_pb2.GrantCreditsRequest(request_id=request_id, team=team, amount=amount)
+        return (await self.call("GrantCredits", request)).credits
 
 
 class Worker:
@@ -111,7 +147,9 @@ class Worker:
         request = execution_pb2.ClaimJobRequest(job_id=job_id, claim_id=claim_id, worker=self.name)
         return await self.call("ClaimJob", request)
 
-    async def record(self, job_id: int, fence: int, index: int, file_id: int) -> Any:
+    async def record(
+        self, job_id: int, fence: int, index: int, file_id: int, *, cost_micros: int = 0
+    ) -> Any:
         request = execution_pb2.RecordImageRequest(
             job_id=job_id,
             fence=fence,
@@ -123,7 +161,9 @@ class Worker:
             size_bytes=100,
             sha256="0" * 64,
             model="m",
-            usage=job_pb2.Usage(prompt_tokens=1, output_tokens=2, total_tokens=3),
+            usage=job_pb2.Usage(
+                prompt_tokens=1, output_tokens=2, total_tokens=3, cost_micros=cost_micros
+            ),
         )
         return await self.call("RecordImage", request)
 
