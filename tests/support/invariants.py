@@ -250,9 +250,7 @@ def _charged(state: State, job: Row, images: list[Row]) -> Iterator[str]:
     told: dict[str, list[tuple[str, int, int]]] = defaultdict(list)
     for entry in state.entries:
         if entry["job_id"] == job["id"]:
-            told[entry["kind"]].append(
-                (entry["team"], entry["image_index"] or 0, entry["amount"])
-            )
+            told[entry["kind"]].append((entry["team"], entry["image_index"] or 0, entry["amount"]))
     wanted: dict[str, list[tuple[str, int, int]]] = {}
     if (held := job["credits_held"]) is not None:
         team, count = job["team"], job["number_of_variations"]

@@ -159,7 +159,7 @@ FAULTS: dict[str, Callable[[State], object]] = {
     "'CAPTURE': [('red', 1, 1), ('red', 1, 1)]": lambda state: state.entries[3].update(
         image_index=1
     ),
-    "'CAPTURE': [('red', 1, 1)]}": lambda state: state.entries.pop(3),
+    "'CAPTURE': [('red', 1, 1)], 'RELEASE'": lambda state: state.entries.pop(3),
     "not {}": lambda state: state.jobs[0].update(credits_held=None, credits_released=None),
     "'HOLD': [('blue', 0, 2)]": lambda state: state.entries[1].update(team="blue"),
     "granted 5, available 2, held": lambda state: state.accounts[0].update(available=2),

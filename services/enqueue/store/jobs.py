@@ -41,7 +41,13 @@ class JobFilter:
 
 
 async def add(
-    tx: Tx, specs: Sequence[JobSpec], *, admitted: Collection[str], max_attempts: int, ring: float
+    tx: Tx,
+    specs: Sequence[JobSpec],
+    *,
+    admitted: Collection[str],
+    max_attempts: int,
+    ring: float,
+    paying: Collection[str] = (),
 ) -> list[Job]:
     """Stores new jobs with their slots; the jobs, in order.
 
@@ -51,8 +57,13 @@ async def add(
         admitted: pin tokens of those that get a place at once.
         max_attempts: attempts each may use.
         ring: seconds until an unanswered doorbell is rung again.
+        paying: teams whose jobs hold a credit per image; the ledger's part is `ledger.hold`.
     """
-    rows = [_new_row(spec, max_attempts, spec.pin_token in admitted) for spec in specs]
+    rows = [
+        _new_row(spec, max_attempts, spec.pin_token in admitted)
+        | {"credits_held": spec.count if spec.team in paying else None}
+        for spec in specs
+    ]
     is_admitted = sa.bindparam("is_admitted", type_=sa.Boolean())
     statement = (
         sa.insert(_jobs)

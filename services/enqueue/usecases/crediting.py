@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from libs.common import request_keys
@@ -33,38 +33,39 @@ class Purse:
     Made by `open_purse`, which holds the accounts' locks: nobody else spends meanwhile.
     """
 
-    def __init__(self, accounts: dict[str, Account], *, unlimited: bool) -> None:
+    def __init__(self, accounts: Mapping[str, Account], *, unlimited: bool) -> None:
         self._available = {team: account.available for team, account in accounts.items()}
         self._unlimited = unlimited
 
-    def take(self, team: str, required: int) -> int | None:
-        """Takes a request's credits; None where its team needs none.
+    @property
+    def paying(self) -> frozenset[str]:
+        """The teams whose jobs hold credits."""
+        return frozenset(self._available)
 
-        Raises:
-            FailedPreconditionError: INSUFFICIENT_CREDITS; nothing was taken.
-        """
+    def refusal(self, team: str, required: int) -> FailedPreconditionError | None:
+        """Why a request may not have so many credits: INSUFFICIENT_CREDITS; None where it may."""
         available = self._available.get(team)
         if available is None and self._unlimited:
             return None
         remaining = available or 0
-        if remaining < required:
-            raise _insufficient(required, remaining)
-        self._available[team] = remaining - required
-        return required
+        if required <= remaining:
+            return None
+        return FailedPreconditionError(
+            f"the request needs {required} credits, the team has {remaining}",
+            reason="INSUFFICIENT_CREDITS",
+            metadata={"required": str(required), "remaining": str(remaining)},
+        )
+
+    def take(self, team: str, required: int) -> None:
+        """Takes what `refusal` did not refuse; the next request finds so much less."""
+        if team in self._available:
+            self._available[team] -= required
 
 
 async def open_purse(tx: Tx, deps: Deps, teams: Collection[str]) -> Purse:
     """The teams' credits, their accounts locked; the caller holds the teams' locks."""
     accounts = await ledger.lock(tx, teams)
     return Purse(accounts, unlimited=deps.limits.unlimited_without_account)
-
-
-def _insufficient(required: int, remaining: int) -> FailedPreconditionError:
-    return FailedPreconditionError(
-        f"the request needs {required} credits, the team has {remaining}",
-        reason="INSUFFICIENT_CREDITS",
-        metadata={"required": str(required), "remaining": str(remaining)},
-    )
 
 
 async def balance(tx: Tx, deps: Deps, team: str) -> Balance:

@@ -8,6 +8,8 @@ from libs.common.db import Tx
 from libs.common.errors import ContentshopError, FailedPreconditionError
 from services.enqueue.domain import Job, JobSpec
 from services.enqueue.store import jobs
+from services.enqueue.usecases.crediting import Purse, open_purse
+from services.enqueue.usecases.deps import Deps
 
 ALREADY_RETRIED = "JOB_ALREADY_RETRIED"
 Specs = Sequence[JobSpec]
@@ -19,21 +21,31 @@ class Refusals:
     Whatever a check must know is read at once for the whole group, by `read`.
     """
 
-    def __init__(self, retries: dict[int, int]) -> None:
+    def __init__(self, retries: dict[int, int], purse: Purse) -> None:
         self._retries = retries
+        self._purse = purse
         self._unnamed: list[tuple[FailedPreconditionError, int]] = []
 
     @classmethod
-    async def read(cls, tx: Tx, group: Sequence[Specs]) -> Refusals:
-        """With all that the checks must know of these requests' jobs."""
+    async def read(cls, tx: Tx, deps: Deps, group: Sequence[Specs]) -> Refusals:
+        """With all that the checks must know of these requests' jobs; locks their accounts."""
         sources = {spec.retry_of for specs in group for spec in specs if spec.retry_of}
-        return cls(await jobs.retries_of(tx, sources))
+        retries = await jobs.retries_of(tx, sources)
+        teams = {spec.team for specs in group for spec in specs}
+        return cls(retries, await open_purse(tx, deps, teams))
+
+    @property
+    def paying(self) -> frozenset[str]:
+        """The teams whose jobs hold credits."""
+        return self._purse.paying
 
     def judge(self, specs: Specs) -> ContentshopError | None:
         """Why a request is refused; None where it is to be stored, and counts from now on."""
-        refusal = self._retried(specs)
+        team, required = specs[0].team, sum(spec.count for spec in specs)
+        refusal = self._retried(specs) or self._purse.refusal(team, required)
         if refusal is None:
             self._retries |= {spec.retry_of: 0 for spec in specs if spec.retry_of}
+            self._purse.take(team, required)
         return refusal
 
     def stored(self, added: Iterable[Job]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from libs.common import request_keys
@@ -12,7 +12,7 @@ from libs.common.request_keys import KeptKey, Name, RequestKey, check_same
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Job, JobSpec
 from services.enqueue.group_commit import GroupCommit
-from services.enqueue.store import admission, batches, jobs
+from services.enqueue.store import admission, batches, jobs, ledger
 from services.enqueue.store.admission import Places
 from services.enqueue.store.events import NewEvent, about
 from services.enqueue.usecases.deps import Deps, send, tell
@@ -116,18 +116,23 @@ class StoreRequests:
         self, tx: Tx, requests: Sequence[NewRequest], limits: Mapping[str, int | None]
     ) -> list[Stored | ContentshopError]:
         """What each new request has made, or why it was refused."""
-        refusals = await Refusals.read(tx, [new.specs for new in requests])
+        refusals = await Refusals.read(tx, self._deps, [new.specs for new in requests])
         refused = [refusals.judge(new.specs) for new in requests]
         accepted = [new for new, no in zip(requests, refused, strict=True) if no is None]
-        stored = await self._add_accepted(tx, accepted, limits) if accepted else []
+        paying = refusals.paying
+        stored = await self._add_accepted(tx, accepted, limits, paying) if accepted else []
         refusals.stored(job for made in stored for job in made.jobs)
         results = iter(stored)
         return [next(results) if no is None else no for no in refused]
 
     async def _add_accepted(
-        self, tx: Tx, requests: Sequence[NewRequest], limits: Mapping[str, int | None]
+        self,
+        tx: Tx,
+        requests: Sequence[NewRequest],
+        limits: Mapping[str, int | None],
+        paying: Collection[str],
     ) -> list[Stored]:
-        """Stores jobs with slots, events, keys and messages; admits those with a place."""
+        """Stores jobs with slots, holds, events, keys, messages; admits those with a place."""
         deps = self._deps
         named = [(new.key.team, new.batch.name) for new in requests if new.batch]
         batch_ids = iter(await batches.add(tx, named))
@@ -142,9 +147,11 @@ class StoreRequests:
             tx,
             specs,
             admitted=_admissible(specs, places),
+            paying=paying,
             max_attempts=deps.limits.max_attempts,
             ring=deps.limits.first_ring_seconds,
         )
+        await ledger.hold(tx, added)
         await tell(tx, deps, [event for job in added for event in _first_events(job)])
         stored = _share_out(requests, owners, added)
         keys = [

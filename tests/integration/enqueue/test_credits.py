@@ -138,9 +138,9 @@ async def test_racing_requests_share_the_last_credits(house: House) -> None:
     assert await check(house.ops()) == []
 
 
-async def test_two_replicas_do_not_spend_a_credit_twice(urls: DatabaseUrls) -> None:
-    if urls.app.startswith("sqlite"):
-        pytest.skip("one house per file")
+@pytest.mark.real
+async def test_two_replicas_do_not_spend_a_credit_twice(postgres_templates: Any) -> None:
+    urls = postgres_templates.database("enqueue")
     async with open_house(urls) as one, open_house(urls) as two:
         await one.ops().grant("red", 7)
         teams = [one.team(), two.team()]
@@ -250,7 +250,7 @@ async def test_the_ledger_is_paged_and_only_the_teams(house: House) -> None:
 
 async def test_wrong_grants_are_named(house: House) -> None:
     ops = house.ops()
-    right = {"request_id": "g", "team": "red", "amount": 1}
+    right: dict[str, Any] = {"request_id": "g", "team": "red", "amount": 1}
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"request_id": ""}, "request_id"),
         ({"request_id": "x" * 65}, "request_id"),
@@ -278,7 +278,7 @@ async def test_settling_again_changes_nothing(house: House, db: Database) -> Non
     async with db.duty() as tx:
         ended = await jobs.find(tx, job.id)
         assert ended is not None
-        await ledger.settle(tx, ended)
+        await ledger.settle(tx, [ended])
     assert figures(await team.credits()) == (5, 5, 0, 0)
 
 

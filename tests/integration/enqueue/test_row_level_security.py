@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from psycopg import sql
 from libs.common import request_keys
 from libs.common.db import Database
 from services.enqueue import tables
-from services.enqueue.store import admission, events, images, jobs
+from services.enqueue.store import admission, batches, events, images, jobs, ledger, reviews, usage
 from services.enqueue.store.jobs import JobFilter
 from tests.integration.enqueue.house import CLOCK, open_house
 from tests.support.databases import DatabaseUrls
@@ -27,16 +27,21 @@ Connection = psycopg.Connection[Any]
 
 
 @pytest.fixture(scope="module")
-async def urls(postgres_templates: Any) -> AsyncIterator[DatabaseUrls]:
-    """A database where red and blue each have a finished and a waiting job."""
+async def urls(postgres_templates: Any) -> DatabaseUrls:
+    """A database where red and blue each have credits, a batch, a finished and a waiting job."""
     found = postgres_templates.database("enqueue")
     async with open_house(found) as house:
         for name in ("red", "blue"):
             team = house.team(name)
+            await house.ops().grant(name, 5)
             done = await team.generate(request_id="a")
             await house.worker().make_all(done.id)
             await team.generate()
-        yield found
+    db = Database(found.app, duty_url=found.duty, clock=CLOCK)
+    async with db.duty() as tx:
+        await batches.add(tx, [("red", "one"), ("blue", "one")])
+    await db.stop()
+    return found
 
 
 def dsn(url: str) -> str:
@@ -61,7 +66,10 @@ def count(connection: Connection, table: str, team: str) -> int:
 
 
 def test_every_table_with_a_team_is_walled(urls: DatabaseUrls) -> None:
-    assert WALLED == ["idempotency_keys", "jobs", "teams", "events", "images"]
+    assert WALLED == [
+        *("accounts", "audit_entries", "batches", "credit_entries", "idempotency_keys"),
+        *("jobs", "teams", "events", "images"),
+    ]
     with acting(urls.owner) as connection:
         rows = connection.execute(
             "SELECT relname, relrowsecurity AND relforcerowsecurity FROM pg_class "
@@ -117,8 +125,20 @@ def test_a_row_of_another_team_is_refused(urls: DatabaseUrls, table: str) -> Non
     copy = sql.SQL("INSERT INTO {table} (team, {names}) SELECT 'red', {names} FROM {table}").format(
         table=sql.Identifier(table), names=names
     )
-    with acting(urls.app, "blue") as connection, pytest.raises(DENIED, match="row-level security"):
+    with acting(urls.app, "blue") as connection, pytest.raises(DENIED) as raised:
         connection.execute(copy)
+    # Accounts are for operators to open: teams may insert none at all.
+    wall = "permission denied" if table == "accounts" else "row-level security"
+    assert wall in str(raised.value)
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM {}", "UPDATE {} SET team = team"])
+@pytest.mark.parametrize("table", ["credit_entries", "audit_entries"])
+def test_what_is_written_to_the_ledger_or_the_audit_stays(
+    urls: DatabaseUrls, table: str, statement: str
+) -> None:
+    with acting(urls.app, "red") as connection, pytest.raises(DENIED, match="permission denied"):
+        connection.execute(sql.SQL(statement).format(sql.Identifier(table)))
 
 
 def test_a_connection_used_again_remembers_no_team(urls: DatabaseUrls) -> None:
@@ -148,7 +168,7 @@ async def test_the_pool_leaks_no_team(urls: DatabaseUrls) -> None:
 
 
 def test_the_application_cannot_read_what_has_no_team(urls: DatabaseUrls) -> None:
-    assert UNWALLED == ["outbox", "workers"]
+    assert UNWALLED == ["models", "outbox", "paused_lanes", "workers"]
     for table in (*UNWALLED, "alembic_version"):
         for verb in ("SELECT * FROM {}", "DELETE FROM {}", "TRUNCATE {}"):
             statement = sql.SQL(verb).format(sql.Identifier(table))
@@ -229,9 +249,14 @@ async def test_the_wall_holds_where_a_query_forgets_the_team(urls: DatabaseUrls)
                 == {}
             )
             assert await admission.waiting_count(tx, "red", 10) == 0
+            assert await ledger.find(tx, "red") is None
+            assert await ledger.page(tx, "red", job_id=0, before_id=None, limit=9) == []
+            assert (await usage.between(tx, "red", None, None)).images == 0
         async with db.transaction("blue") as tx:
             assert await jobs.lock(tx, red[1]) is None
             assert await admission.lock_teams(tx, ["red"]) == {}
+            assert await ledger.lock(tx, ["red"]) == {}
+            assert await reviews.lock_image(tx, "red", red[0], 1) is None
             await images.cancel_pending(tx, [red[1]])
         async with db.duty() as tx:
             assert await jobs.find(tx, red[1]) == next(j for j in everything if j.id == red[1])
