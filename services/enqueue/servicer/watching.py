@@ -9,7 +9,9 @@ from typing import Any
 from contentshop.enqueue.v1 import enqueue_pb2
 from libs.common.auth import current_caller
 from libs.common.checks import MAX_ID, checking
+from services.enqueue.batch import Batch
 from services.enqueue.domain import Job, Position, bad_cursor
+from services.enqueue.servicer.batch_messages import batch_message
 from services.enqueue.servicer.convert import event_message, job_message
 from services.enqueue.servicer.means import Doors
 from services.enqueue.watch import Update
@@ -31,6 +33,19 @@ class WatchDoors(Doors):
         async for update in self._means.hub.watch_job(team, request.job_id, request.after_sequence):
             if update.rendered is None:
                 update.rendered = job_update(update)
+            yield update.rendered  # type: ignore[misc]  # as made above
+
+    async def WatchBatch(
+        self, request: enqueue_pb2.WatchBatchRequest, context: Any
+    ) -> AsyncIterator[enqueue_pb2.WatchBatchResponse]:
+        """Streams the updates of a batch's jobs until the final one."""
+        with checking() as check:
+            check.id(request.batch_id, "batch_id")
+        after = position_of(request.after_cursor)
+        team = current_caller().team
+        async for update in self._means.hub.watch_batch(team, request.batch_id, after):
+            if update.rendered is None:
+                update.rendered = batch_update(update)
             yield update.rendered  # type: ignore[misc]  # as made above
 
     async def WatchTeam(
@@ -76,6 +91,21 @@ def job_update(update: Update[int, Job]) -> enqueue_pb2.WatchJobResponse:
         message.snapshot.skipped_from = update.skipped_from or 0
         message.snapshot.SetInParent()
     message.job.CopyFrom(job_message(update.whole))
+    return message
+
+
+def batch_update(update: Update[Position, Batch]) -> enqueue_pb2.WatchBatchResponse:
+    """A message of a batch's watch."""
+    message = enqueue_pb2.WatchBatchResponse(cursor=cursor_of(update.cursor), final=update.final)
+    if update.whole is None:
+        message.heartbeat.SetInParent()
+        return message
+    if update.event is not None:
+        message.event.CopyFrom(event_message(update.event))
+    else:
+        message.snapshot.skipped = update.skipped_from is not None
+        message.snapshot.SetInParent()
+    message.batch.CopyFrom(batch_message(update.whole))
     return message
 
 

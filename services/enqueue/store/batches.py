@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from libs.common.db import Tx
 from services.enqueue import tables
 from services.enqueue.batch import Batch, Tally, finished_at, image_counts, job_counts
-from services.enqueue.domain import Job, JobState, Usage
+from services.enqueue.domain import ArchiveState, Job, JobState, Usage
 from services.enqueue.store import images
 from services.enqueue.store.rows import job_of
 
@@ -87,6 +87,22 @@ async def find_many(tx: Tx, batch_ids: Collection[int], team: str) -> list[Batch
         )
         for row in kept
     ]
+
+
+async def exists(tx: Tx, batch_id: int, team: str) -> bool:
+    """Whether the team has such a batch."""
+    which = sa.exists().where(_batches.c.id == batch_id, _batches.c.team == team)
+    return bool(await tx.scalar(sa.select(which)))
+
+
+async def unsettled(tx: Tx, batch_id: int, team: str) -> bool:
+    """Whether something is still to come from one of its jobs, retried ones and zips included."""
+    pending = sa.or_(
+        _jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING)),
+        _jobs.c.archive_state == ArchiveState.PENDING,
+    )
+    which = sa.exists().where(_jobs.c.batch_id == batch_id, _jobs.c.team == team, pending)
+    return bool(await tx.scalar(sa.select(which)))
 
 
 async def page(tx: Tx, team: str, *, before_id: int | None, limit: int) -> list[Batch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 from services.enqueue.domain import Event
 from services.enqueue.watch.updates import Cursor, Whole
@@ -15,7 +15,6 @@ PAGE = 500
 class Scope(NamedTuple):
     """What is watched: a job or a batch by its id, or all jobs of the team (id 0)."""
 
-    kind: Literal["job", "batch", "team"]
     team: str
     id: int = 0
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from libs.common.errors import UnavailableError
-from services.enqueue.domain import Event
+from services.enqueue.domain import Event, Position
 
 MAILBOX = 64  # updates kept for a slow watcher before it is skipped forward
 
-Cursor = TypeVar("Cursor")
+Cursor = TypeVar("Cursor", int, Position)
 Whole = TypeVar("Whole")
 
 
@@ -118,17 +118,17 @@ class Pulse:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._due: dict[Mailbox[object, object], float] = {}
+        self._due: dict[Mailbox[Any, Any], float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, mailbox: Mailbox[object, object]) -> None:
+    def add(self, mailbox: Mailbox[Any, Any]) -> None:
         """Begins to wait."""
         loop = asyncio.get_running_loop()
         self._due[mailbox] = loop.time() + self._seconds
         if self._timer is None:
             self._timer = loop.call_later(self._seconds, self._beat)
 
-    def remove(self, mailbox: Mailbox[object, object]) -> bool:
+    def remove(self, mailbox: Mailbox[Any, Any]) -> bool:
         """Waits no longer; False when its interval was over."""
         return self._due.pop(mailbox, None) is not None
 
