@@ -23,6 +23,7 @@ from libs.common.outbox import Relay
 from libs.common.paging import PageTokens
 from services.enqueue import relay, tables
 from services.enqueue.gateways import AssetsGateway, ProtoAnnouncer
+from services.enqueue.prompt import PromptStrategy
 from services.enqueue.servicer import EnqueueServicer, ExecutionServicer, Means, OpsServicer
 from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
@@ -198,6 +199,7 @@ def _limits(settings: Settings) -> Limits:
         archive_rings=settings.archive_rings,
         unlimited_without_account=settings.teams_without_account == "unlimited",
         review_required=settings.review_required,
+        prompt_strategy=PromptStrategy(settings.prompt_strategy.upper()),
     )
 
 

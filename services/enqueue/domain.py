@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from libs.common.errors import FailedPreconditionError, FieldViolation, InvalidArgumentError
+from services.enqueue.prompt import Prompt
 
 
 class JobState(StrEnum):
@@ -201,7 +202,7 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:
-    """What a job is, from the day it was enqueued; never changes.
+    """What a job is, from the day it was enqueued; never changes, but that a prompt is settled.
 
     Attributes:
         inputs: the input images in the order the prompt speaks of them.
@@ -226,7 +227,7 @@ class JobSpec:
     count: int
     inputs: tuple[InputImage, ...]
     moodboard: Moodboard | None
-    prompt: str
+    prompt: Prompt
     priority: int
     labels: Labels
     pin_token: str

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from libs.common.env import SettingsError, setting
 from libs.common.settings import CommonSettings
 
+PROMPT_STRATEGIES = ("none", "template", "gemini")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(CommonSettings):
@@ -52,6 +54,10 @@ class Settings(CommonSettings):
         False,  # noqa: FBT003
     )
 
+    prompt_strategy: str = setting(
+        "PROMPT_STRATEGY", "of jobs that ask for none: none, template or gemini", "none"
+    )
+
     def __post_init__(self) -> None:
         """Checks what no single variable shows."""
         problems = []
@@ -61,5 +67,7 @@ class Settings(CommonSettings):
             problems += error.problems
         if self.teams_without_account not in ("unlimited", "none"):
             problems.append("TEAMS_WITHOUT_ACCOUNT must be unlimited or none")
+        if self.prompt_strategy not in PROMPT_STRATEGIES:
+            problems.append(f"PROMPT_STRATEGY must be one of {', '.join(PROMPT_STRATEGIES)}")
         if problems:
             raise SettingsError(problems)

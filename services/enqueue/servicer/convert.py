@@ -8,6 +8,7 @@ from google.protobuf import timestamp_pb2
 
 from contentshop.enqueue.v1 import job_pb2
 from services.enqueue.domain import Event, Fault, Image, Job, Review, Usage
+from services.enqueue.prompt import Prompt, PromptStrategy
 
 
 def timestamp(at: datetime | None) -> timestamp_pb2.Timestamp | None:
@@ -72,7 +73,7 @@ def job_message(job: Job) -> job_pb2.Job:
         background_image_file_id=spec.file_id("background"),
         base_image_file_id=spec.file_id("base"),
         reference_image_file_id=spec.file_id("reference"),
-        prompt=job_pb2.Prompt(original=spec.prompt),
+        prompt=_prompt_message(spec.prompt),
         quality=job_pb2.Quality.Value(f"QUALITY_{spec.quality.upper()}"),
         format=job_pb2.ImageFormat.Value(f"IMAGE_FORMAT_{spec.format.upper()}"),
         product=spec.labels.product,
@@ -116,6 +117,17 @@ def job_message(job: Job) -> job_pb2.Job:
             )
         )
     return message
+
+
+def _prompt_message(prompt: Prompt) -> job_pb2.Prompt:
+    return job_pb2.Prompt(
+        original=prompt.original,
+        enhanced=prompt.enhanced,
+        strategy=job_pb2.PromptStrategy.Value(
+            f"PROMPT_STRATEGY_{prompt.strategy or PromptStrategy.NONE}"
+        ),
+        enhance_ms=prompt.enhance_ms or 0,
+    )
 
 
 def _archive_message(job: Job) -> job_pb2.JobArchive:

@@ -12,6 +12,7 @@ from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.checks import Violations, checking
 from services.enqueue.domain import DraftRef, JobSpec, Labels
+from services.enqueue.prompt import Prompt, PromptStrategy
 from services.enqueue.usecases.enqueueing import Draft
 from services.enqueue.workflows import WORKFLOWS, Workflow
 
@@ -37,6 +38,12 @@ FORMATS = {
     job_pb2.IMAGE_FORMAT_PNG: "png",
     job_pb2.IMAGE_FORMAT_JPEG: "jpeg",
     job_pb2.IMAGE_FORMAT_WEBP: "webp",
+}
+STRATEGIES = {
+    job_pb2.PROMPT_STRATEGY_UNSPECIFIED: None,  # as the service is set
+    job_pb2.PROMPT_STRATEGY_NONE: PromptStrategy.NONE,
+    job_pb2.PROMPT_STRATEGY_TEMPLATE: PromptStrategy.TEMPLATE,
+    job_pb2.PROMPT_STRATEGY_GEMINI: PromptStrategy.GEMINI,
 }
 _LABELS = (
     "product",
@@ -93,6 +100,7 @@ def _spec(
         values = _values(request.input, workflow, check)
     check.one_of(request.quality, QUALITIES, "quality")
     check.one_of(request.format, FORMATS, "format")
+    check.one_of(request.prompt_strategy, STRATEGIES, "prompt_strategy")
     check.within(request.priority, -MAX_PRIORITY, MAX_PRIORITY, "priority")
     count = 1
     if request.HasField("number_of_variations"):
@@ -113,7 +121,7 @@ def _spec(
         count=count,
         inputs=(),
         moodboard=None,
-        prompt="",
+        prompt=Prompt(strategy=STRATEGIES[request.prompt_strategy]),
         priority=request.priority,
         labels=Labels(**{name: getattr(request.labels, name) for name in _LABELS}),
         pin_token="",

@@ -13,16 +13,16 @@ from libs.common.broker import LANES
 from libs.common.checks import Violations, checking
 from libs.common.errors import UnavailableError
 from libs.common.outcomes import Outcome
-from services.enqueue.domain import Archive, ArchiveState, Fault, ImageState, Job, MadeImage, Usage
+from services.enqueue.domain import Archive, ArchiveState, Fault, Job, MadeImage, Usage
 from services.enqueue.servicer.convert import image_message
 from services.enqueue.servicer.drafts import FORMATS, MAX_VARIATIONS, QUALITIES
+from services.enqueue.servicer.prompting import PromptDoors, images_to_make
 from services.enqueue.store.leases import Presence
 from services.enqueue.usecases import archiving, executing
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.executing import Held
 from services.enqueue.usecases.reviewing import hidden
 from services.enqueue.wakeups import Stop, WakeUp
-from services.enqueue.workflows import WORKFLOWS
 
 MAX_NAME_CHARS = 128
 MAX_MESSAGE_CHARS = 500
@@ -80,7 +80,7 @@ class WorkerCommands:
                 del self._queues[worker]
 
 
-class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
+class ExecutionServicer(PromptDoors, execution_pb2_grpc.ExecutionServiceServicer):
     """Requests of workers; the fence says whether they still may."""
 
     def __init__(self, deps: Deps, commands: WorkerCommands) -> None:
@@ -102,7 +102,7 @@ class ExecutionServicer(execution_pb2_grpc.ExecutionServiceServicer):
             fence=job.fence,
             lease_ms=self._lease_ms(),
             spec=_spec_message(job),
-            images=_images_to_make(job),
+            images=images_to_make(job),
             attempt=job.attempts + job.lost_workers,
         )
 
@@ -313,16 +313,9 @@ def _spec_message(job: Job) -> execution_pb2.JobSpec:
         number_of_variations=spec.count,
         inputs=[execution_pb2.InputImage(role=i.role, file_id=i.file_id) for i in spec.inputs],
         may_hand_back=job.attempts < job.max_attempts,
+        prompt_strategy=job_pb2.PROMPT_STRATEGY_GEMINI
+        if spec.prompt.for_worker
+        else job_pb2.PROMPT_STRATEGY_NONE,
+        prompt=spec.prompt.original if spec.prompt.for_worker else "",
+        source_task_id=spec.labels.source_task_id,
     )
-
-
-def _images_to_make(job: Job) -> list[execution_pb2.ImageToMake]:
-    workflow = WORKFLOWS[job.spec.schema_key]
-    return [
-        execution_pb2.ImageToMake(
-            index=image.index,
-            prompt=workflow.image_prompt(job.spec.prompt, image.shot, job.spec.shot_count),
-        )
-        for image in job.images
-        if image.state is ImageState.PENDING
-    ]

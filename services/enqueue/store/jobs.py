@@ -21,6 +21,7 @@ from services.enqueue.domain import (
     JobState,
     sources_of,
 )
+from services.enqueue.prompt import PromptStrategy
 from services.enqueue.store import images
 from services.enqueue.store.rows import job_of
 
@@ -120,7 +121,10 @@ def _new_row(spec: JobSpec, max_attempts: int, admitted: bool) -> dict[str, Any]
         }
         if board
         else None,
-        "prompt_original": spec.prompt,
+        "prompt_original": spec.prompt.original,
+        "prompt_strategy": spec.prompt.strategy or PromptStrategy.NONE,
+        "prompt_enhanced": spec.prompt.enhanced or None,
+        "prompt_enhance_ms": spec.prompt.enhance_ms,
         "priority": spec.priority,
         "product": spec.labels.product,
         "variant": spec.labels.variant,

@@ -26,6 +26,7 @@ from services.enqueue.domain import (
     ReviewState,
     Usage,
 )
+from services.enqueue.prompt import Prompt, PromptStrategy
 
 Row = sa.Row[Any]
 
@@ -95,7 +96,12 @@ def spec_of(row: Row) -> JobSpec:
         )
         if board
         else None,
-        prompt=row.prompt_original,
+        prompt=Prompt(
+            row.prompt_original,
+            PromptStrategy(row.prompt_strategy),
+            row.prompt_enhanced or "",
+            row.prompt_enhance_ms,
+        ),
         priority=row.priority,
         labels=Labels(
             row.product,

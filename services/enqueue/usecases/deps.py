@@ -12,6 +12,7 @@ from libs.common.crash import CrashPoints
 from libs.common.db import Database, Tx
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
+from services.enqueue.prompt import PromptStrategy
 from services.enqueue.store import admission, batches, events, images, jobs, ledger
 from services.enqueue.store.events import NewEvent, about
 from services.enqueue.wakeups import Changed, Stop, WakeUp, Wakeups
@@ -39,6 +40,8 @@ class Limits:
     # Input images of a job at most: what its model takes.
     max_references_fast: int = 14
     max_references_high: int = 14
+    # For requests that ask for none.
+    prompt_strategy: PromptStrategy = PromptStrategy.NONE
 
     def max_references(self, quality: str) -> int:
         """Input images of a job of this quality at most."""

@@ -18,11 +18,12 @@ from libs.common.errors import (
 from libs.common.ids import Ids
 from libs.common.request_keys import RequestKey
 from services.enqueue.domain import DraftRef, InputImage, Job, JobSpec, Moodboard
+from services.enqueue.prompt import PromptStrategy
 from services.enqueue.references import KeptMoodboard, Pins, Resolved, Wanted, with_moodboard
 from services.enqueue.store import admission, jobs
 from services.enqueue.usecases.deps import Deps, Limits
+from services.enqueue.usecases.prompting import build_prompt
 from services.enqueue.usecases.storing import NewRequest, Stored, StoreRequests
-from services.enqueue.workflows import WORKFLOWS
 
 DEPTH_SECONDS = 1.0
 MAX_KNOWN_TEAMS = 10_000
@@ -158,7 +159,7 @@ class EnqueueJob:
             raise _at_fields(error, wanted.refs, first) from None
         file_ids = dict(zip(wanted.refs, found.file_ids, strict=True))
         specs = tuple(
-            _complete(draft, file_ids, found.moodboard, token)
+            _complete(draft, file_ids, found.moodboard, token, limits.prompt_strategy)
             for token, draft in zip(tokens, drafts, strict=True)
         )
         _check_inputs(specs, first, limits)
@@ -191,7 +192,11 @@ class EnqueueJob:
 
 
 def _complete(
-    draft: Draft, file_ids: dict[DraftRef, int], kept: KeptMoodboard | None, pin_token: str
+    draft: Draft,
+    file_ids: dict[DraftRef, int],
+    kept: KeptMoodboard | None,
+    pin_token: str,
+    default_strategy: PromptStrategy,
 ) -> JobSpec:
     """The spec with its inputs resolved and its prompt built."""
     inputs = [InputImage(ref.role, file_ids[ref]) for ref in draft.refs]
@@ -205,11 +210,8 @@ def _complete(
             tuple(i.file_id for i in inputs if i.role == "avoid"),
             draft.moodboard_style,
         )
-    prompt = WORKFLOWS[draft.spec.schema_key].prompt(
-        draft.spec.values,
-        [i.role for i in inputs],
-        moodboard.style_appendix if moodboard else "",
-    )
+    style = moodboard.style_appendix if moodboard else ""
+    prompt = build_prompt(draft.spec, [i.role for i in inputs], style, default_strategy)
     return replace(
         draft.spec, inputs=tuple(inputs), moodboard=moodboard, prompt=prompt, pin_token=pin_token
     )

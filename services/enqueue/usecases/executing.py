@@ -273,10 +273,16 @@ async def _team(tx: Tx, job_id: int) -> str:
     return team
 
 
-async def _locked(tx: Tx, held: Held, index: int) -> Job:
+async def locked(tx: Tx, held: Held) -> Job:
+    """The job of a claim, without its images, its row locked; LeaseLostError."""
     job = await jobs.lock(tx, held.job_id)
     _check_held(job, held)
     assert job is not None  # checked
+    return job
+
+
+async def _locked(tx: Tx, held: Held, index: int) -> Job:
+    job = await locked(tx, held)
     if not 1 <= index <= job.spec.count:
         raise InvalidArgumentError(
             "the job has no such image",

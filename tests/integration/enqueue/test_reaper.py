@@ -11,6 +11,7 @@ from libs.common.crash import CrashPoints
 from libs.common.db import Database
 from services.enqueue.domain import InputImage, JobSpec, JobState, Labels
 from services.enqueue.gateways import ProtoAnnouncer
+from services.enqueue.prompt import Prompt, PromptStrategy
 from services.enqueue.relay import Reaper
 from services.enqueue.store import admission, jobs, leases
 from services.enqueue.usecases.deps import Deps, Limits
@@ -34,7 +35,7 @@ SPEC = JobSpec(
     count=1,
     inputs=(InputImage("product", 1),),
     moodboard=None,
-    prompt="a shirt",
+    prompt=Prompt("a shirt", PromptStrategy.NONE),
     priority=0,
     labels=Labels(),
     pin_token="p" * 32,
