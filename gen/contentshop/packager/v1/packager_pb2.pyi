@@ -71,7 +71,9 @@ class Archive(message.Message):
     state: ArchiveState.ValueType
     """Where it stands."""
     filename: builtins.str
-    """`generation-{job}-{finished ms}.zip`."""
+    """`generation-{job}-{finished ms}.zip`, `batch-{batch}-{finished ms}.zip` or
+    `folder-{folder}-{asked for ms}.zip`.
+    """
     file_id: builtins.int
     """Its file at assets, once READY."""
     size_bytes: builtins.int
@@ -79,7 +81,9 @@ class Archive(message.Message):
     image_count: builtins.int
     """How many images are in it."""
     error_reason: builtins.str
-    """Why it FAILED: a stable word."""
+    """Why it FAILED: INPUT_MISSING (an image was deleted), ARCHIVE_TOO_LARGE (over 5 GiB),
+    DATA_LOSS, STORAGE_UNAVAILABLE or INTERNAL.
+    """
     error_message: builtins.str
     """Why it FAILED: one sentence."""
     batch_id: builtins.int
@@ -335,7 +339,7 @@ class WatchArchiveResponse(message.Message):
     IMAGES_WRITTEN_FIELD_NUMBER: builtins.int
     FINAL_FIELD_NUMBER: builtins.int
     images_written: builtins.int
-    """Images written so far, by the build that is under way."""
+    """Images written so far, by the build that is under way; told about once a second."""
     final: builtins.bool
     """The stream ends here: READY or FAILED."""
     @builtins.property

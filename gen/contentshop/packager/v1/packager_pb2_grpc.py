@@ -64,14 +64,16 @@ class PackagerServiceServicer:
     """
 
     def CreateArchive(self, request, context):
-        """The archive of a job, a batch or a folder; built when there is none or the last one failed. A
-        job's is usually there already: jobs of more than one image get theirs when they succeed. A
-        batch's has a folder per variant; a batch that was retried since its last one, and a folder,
-        get a new one for each new request_id.
+        """The archive of a job, a batch or a folder; built when there is none, the last one failed, or
+        its file was deleted since. A job's is usually there already: jobs of more than one image get
+        theirs when they succeed. A batch's has a folder per variant; one archive for each set of
+        images it had, so a batch that was retried since its last one gets a new one. A folder gets a
+        new one for each new request_id, and without one where its images changed.
 
         FAILED_PRECONDITION ARCHIVE_NOT_READY: the job or batch has not ended, or its images are
         not approved yet; ARCHIVE_NOT_APPLICABLE: a job with fewer than two images, a batch or folder
-        with none. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED.
+        with none; FOLDER_TOO_LARGE. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED. UNAVAILABLE:
+        who knows the images is away; ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,15 +88,18 @@ class PackagerServiceServicer:
 
     def WatchArchive(self, request, context):
         """One archive until it is READY or FAILED: as it stands, then each change, then the message
-        that says `final`. NOT_FOUND. RESOURCE_EXHAUSTED TOO_MANY_STREAMS. UNAVAILABLE: come back.
+        that says `final`. A slow reader gets the newest only. NOT_FOUND. RESOURCE_EXHAUSTED
+        TOO_MANY_STREAMS. UNAVAILABLE: come back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DownloadArchive(self, request, context):
-        """The zip: first a message with the facts, then chunks. NOT_FOUND; FAILED_PRECONDITION
-        ARCHIVE_NOT_READY or ARCHIVE_FAILED. DATA_LOSS: throw away what came so far.
+        """The zip: first a message with the facts, then chunks. NOT_FOUND, also when its file was
+        deleted: CreateArchive builds it again. FAILED_PRECONDITION ARCHIVE_NOT_READY: not yet, or an
+        image in it is not approved any more (CreateArchive of a batch gives one without it);
+        ARCHIVE_FAILED. DATA_LOSS: throw away what came so far.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,24 +19,29 @@ class PackagerServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateArchive: _aio.UnaryUnaryMultiCallable[_packager_pb2.CreateArchiveRequest, _packager_pb2.CreateArchiveResponse]
-    """The archive of a job, a batch or a folder; built when there is none or the last one failed. A
-    job's is usually there already: jobs of more than one image get theirs when they succeed. A
-    batch's has a folder per variant; a batch that was retried since its last one, and a folder,
-    get a new one for each new request_id.
+    """The archive of a job, a batch or a folder; built when there is none, the last one failed, or
+    its file was deleted since. A job's is usually there already: jobs of more than one image get
+    theirs when they succeed. A batch's has a folder per variant; one archive for each set of
+    images it had, so a batch that was retried since its last one gets a new one. A folder gets a
+    new one for each new request_id, and without one where its images changed.
 
     FAILED_PRECONDITION ARCHIVE_NOT_READY: the job or batch has not ended, or its images are
     not approved yet; ARCHIVE_NOT_APPLICABLE: a job with fewer than two images, a batch or folder
-    with none. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED.
+    with none; FOLDER_TOO_LARGE. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED. UNAVAILABLE:
+    who knows the images is away; ask again.
     """
     GetArchive: _aio.UnaryUnaryMultiCallable[_packager_pb2.GetArchiveRequest, _packager_pb2.GetArchiveResponse]
     """One archive as it stands. NOT_FOUND."""
     WatchArchive: _aio.UnaryStreamMultiCallable[_packager_pb2.WatchArchiveRequest, _packager_pb2.WatchArchiveResponse]
     """One archive until it is READY or FAILED: as it stands, then each change, then the message
-    that says `final`. NOT_FOUND. RESOURCE_EXHAUSTED TOO_MANY_STREAMS. UNAVAILABLE: come back.
+    that says `final`. A slow reader gets the newest only. NOT_FOUND. RESOURCE_EXHAUSTED
+    TOO_MANY_STREAMS. UNAVAILABLE: come back.
     """
     DownloadArchive: _aio.UnaryStreamMultiCallable[_packager_pb2.DownloadArchiveRequest, _packager_pb2.DownloadArchiveResponse]
-    """The zip: first a message with the facts, then chunks. NOT_FOUND; FAILED_PRECONDITION
-    ARCHIVE_NOT_READY or ARCHIVE_FAILED. DATA_LOSS: throw away what came so far.
+    """The zip: first a message with the facts, then chunks. NOT_FOUND, also when its file was
+    deleted: CreateArchive builds it again. FAILED_PRECONDITION ARCHIVE_NOT_READY: not yet, or an
+    image in it is not approved any more (CreateArchive of a batch gives one without it);
+    ARCHIVE_FAILED. DATA_LOSS: throw away what came so far.
     """
 
 class PackagerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -50,14 +55,16 @@ class PackagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _packager_pb2.CreateArchiveRequest,
         context: _aio.ServicerContext[_packager_pb2.CreateArchiveRequest, _abc.Awaitable[_packager_pb2.CreateArchiveResponse]],
     ) -> _abc.Awaitable[_packager_pb2.CreateArchiveResponse]:
-        """The archive of a job, a batch or a folder; built when there is none or the last one failed. A
-        job's is usually there already: jobs of more than one image get theirs when they succeed. A
-        batch's has a folder per variant; a batch that was retried since its last one, and a folder,
-        get a new one for each new request_id.
+        """The archive of a job, a batch or a folder; built when there is none, the last one failed, or
+        its file was deleted since. A job's is usually there already: jobs of more than one image get
+        theirs when they succeed. A batch's has a folder per variant; one archive for each set of
+        images it had, so a batch that was retried since its last one gets a new one. A folder gets a
+        new one for each new request_id, and without one where its images changed.
 
         FAILED_PRECONDITION ARCHIVE_NOT_READY: the job or batch has not ended, or its images are
         not approved yet; ARCHIVE_NOT_APPLICABLE: a job with fewer than two images, a batch or folder
-        with none. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED.
+        with none; FOLDER_TOO_LARGE. NOT_FOUND. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED. UNAVAILABLE:
+        who knows the images is away; ask again.
         """
 
     @_abc_1.abstractmethod
@@ -75,7 +82,8 @@ class PackagerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_packager_pb2.WatchArchiveRequest, _abc.AsyncIterator[_packager_pb2.WatchArchiveResponse]],
     ) -> _abc.AsyncIterator[_packager_pb2.WatchArchiveResponse]:
         """One archive until it is READY or FAILED: as it stands, then each change, then the message
-        that says `final`. NOT_FOUND. RESOURCE_EXHAUSTED TOO_MANY_STREAMS. UNAVAILABLE: come back.
+        that says `final`. A slow reader gets the newest only. NOT_FOUND. RESOURCE_EXHAUSTED
+        TOO_MANY_STREAMS. UNAVAILABLE: come back.
         """
 
     @_abc_1.abstractmethod
@@ -84,8 +92,10 @@ class PackagerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _packager_pb2.DownloadArchiveRequest,
         context: _aio.ServicerContext[_packager_pb2.DownloadArchiveRequest, _abc.AsyncIterator[_packager_pb2.DownloadArchiveResponse]],
     ) -> _abc.AsyncIterator[_packager_pb2.DownloadArchiveResponse]:
-        """The zip: first a message with the facts, then chunks. NOT_FOUND; FAILED_PRECONDITION
-        ARCHIVE_NOT_READY or ARCHIVE_FAILED. DATA_LOSS: throw away what came so far.
+        """The zip: first a message with the facts, then chunks. NOT_FOUND, also when its file was
+        deleted: CreateArchive builds it again. FAILED_PRECONDITION ARCHIVE_NOT_READY: not yet, or an
+        image in it is not approved any more (CreateArchive of a batch gives one without it);
+        ARCHIVE_FAILED. DATA_LOSS: throw away what came so far.
         """
 
 def add_PackagerServiceServicer_to_server(servicer: PackagerServiceServicer, server: _aio.Server) -> None: ...
