@@ -54,6 +54,7 @@ Disturbance = Callable[[FleetTeam], Awaitable[None]]
 async def _carried_through(fleet: Fleet, disturb: Disturbance, images: int = 4) -> list[Watched]:
     """Two jobs, disturbed in the middle; what their watchers saw, all checked."""
     team = fleet.team()
+    await fleet.grant(team, JOBS * images)
     photo = await team.upload(PHOTO.read_bytes())
     jobs = [await team.make_job(photo, images) for _ in range(JOBS)]
     watched = [Watched() for _ in jobs]
@@ -176,6 +177,7 @@ async def test_enqueue_dies_at_every_step(fleet: Fleet) -> None:
     async with asyncio.TaskGroup() as group:
         for point in CRASH_POINTS:
             team = fleet.team(f"at-{point}")
+            await fleet.grant(team, 2)
             photo = await team.upload(PHOTO.read_bytes())
             request_id = secrets.token_hex(8)
             fleet.restart("enqueue", CRASH_AT=point)

@@ -16,12 +16,13 @@ from typing import Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from contentshop.enqueue.v1 import ops_pb2, ops_pb2_grpc
 from libs.common.auth import mint_user_token
 from libs.common.clock import SystemClock
 from libs.common.grpc_client import ClientTls, RpcClient, open_channel
 from tests.support.databases import ROOT, SERVICES, DatabaseUrls, PostgresTemplates
 from tests.support.eventually import eventually
-from tests.support.fleet_team import FleetTeam
+from tests.support.fleet_team import CALL_SECONDS, FleetTeam, patiently
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresServer
 from tests.support.process import ServerProcess, StartError, server_folder
@@ -285,6 +286,21 @@ class Fleet:
             return made
 
         return FleetTeam(name, client("assets"), client("enqueue"), client("packager"))
+
+    async def grant(self, team: FleetTeam, amount: int) -> None:
+        """Gives a team credits, and so an account: its jobs hold, capture and release them."""
+        token = mint_user_token(
+            secret=AUTH_SECRET, issuer="contentshop", team="", scopes=["ops"], clock=CLOCK
+        )
+        client = RpcClient(self._channel(self._ports["enqueue"]), lambda: token)
+        stub = ops_pb2_grpc.OpsServiceStub(client.channel)
+        request = ops_pb2.GrantCreditsRequest(
+            request_id=secrets.token_hex(8), team=team.name, amount=amount
+        )
+        await patiently(
+            lambda: client.unary(stub.GrantCredits, request, timeout_seconds=CALL_SECONDS)
+        )
+        await client.close()
 
     def new_logs(self, reader: str) -> Iterable[tuple[str, str]]:
         """(name, what each process logged since this reader's last call)."""
