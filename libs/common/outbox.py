@@ -46,6 +46,12 @@ async def add(tx: Tx, table: sa.Table, messages: Sequence[Message]) -> None:
         await tx.execute(sa.insert(table).inline().values(created_at=tx.now()), rows)
 
 
+async def count(tx: Tx, table: sa.Table) -> int:
+    """How many messages are not published yet."""
+    unsent: int = await tx.scalar(sa.select(sa.func.count()).select_from(table))
+    return unsent
+
+
 class Relay:
     """Publishes the outbox: the work of a Duty that is woken at each commit."""
 

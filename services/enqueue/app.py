@@ -29,6 +29,8 @@ from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.enqueueing import EnqueueJob
+from services.enqueue.usecases.governing import Governor
+from services.enqueue.usecases.operating import TeamRates
 from services.enqueue.usecases.reconciling import ReconcileDuty
 from services.enqueue.usecases.storing import StoreRequests
 from services.enqueue.wakeups import LocalWakeups, PostgresWakeups
@@ -39,6 +41,9 @@ SERVICES = (
     "contentshop.enqueue.v1.ExecutionService",
     "contentshop.enqueue.v1.OpsService",
 )
+
+# How long another replica may not know of a team's new call rate.
+RATES_SECONDS = 5.0
 
 
 class EnqueueApp(Components):
@@ -147,8 +152,14 @@ def build(
     enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids, store)
     means = Means(deps, enqueue, hub, PageTokens(settings.service_secret, clock))
     team_door = EnqueueServicer(means)
-    worker_door = ExecutionServicer(deps, commands)
-    ops_door = OpsServicer(means)
+    governor = Governor(deps, clock)
+    wakeups.listen(governor.heard)
+    worker_door = ExecutionServicer(deps, commands, governor)
+    sweeping = Duty(
+        "sweep", lambda: relay.sweep(deps), floor_seconds=settings.sweep_seconds, ids=ids
+    )
+    rates = TeamRates(db, settings.calls_per_minute_per_team)
+    ops_door = OpsServicer(means, governor, rates, sweeping.wake)
 
     def register(server: grpc.aio.Server) -> None:
         enqueue_pb2_grpc.add_EnqueueServiceServicer_to_server(team_door, server)
@@ -166,7 +177,7 @@ def build(
         address=settings.listen,
         tls=settings.server_tls(),
         limits=ServerLimits(settings.max_unary, settings.max_streams_per_team),
-        rates=CallRates(lambda _team: settings.calls_per_minute_per_team, clock),
+        rates=CallRates(rates.of, clock),
         reflect=settings.reflection,
         grace_seconds=settings.grace_seconds,
         before_stop=send_watchers_away,
@@ -178,9 +189,12 @@ def build(
         Owned(assets),
         wakeups,
         relaying,
+        sweeping,
+        Duty("rates", rates.refresh, floor_seconds=RATES_SECONDS, ids=ids),
         *_duties(deps, settings, clock, ids, workers_are_dead=embedded),
         hub,
         store.commits,
+        governor.commits,
         server,
         # A job may be enqueued, watched and canceled while the broker is away: the outbox keeps.
         Readiness(server, {"database": db.ping}),
@@ -210,7 +224,6 @@ def _duties(
     reaper = relay.Reaper(deps, clock, every, workers_are_dead=workers_are_dead)
     return [
         Duty("reaper", reaper.round, floor_seconds=every, ids=ids),
-        Duty("sweep", lambda: relay.sweep(deps), floor_seconds=settings.sweep_seconds, ids=ids),
         Duty("readmit", lambda: relay.readmit(deps), floor_seconds=every, ids=ids),
         Duty(
             "archives", lambda: relay.archives(deps), floor_seconds=settings.sweep_seconds, ids=ids

@@ -286,6 +286,8 @@ class Job:
 
     Attributes:
         hold: None where the team had no account when the job was enqueued: it is never charged.
+        rate_waits: claims given back because the provider took no more calls.
+        rate_wait_until: when the governor lets it call again; past times mean nothing.
     """
 
     id: int
@@ -311,6 +313,8 @@ class Job:
     images: tuple[Image, ...] = field(default=())
     review: Review = Review()
     hold: Hold | None = None
+    rate_waits: int = 0
+    rate_wait_until: datetime | None = None
 
     def with_images(self, images: Iterable[Image]) -> Job:
         """The job with its slots, each told which shot it stands for."""

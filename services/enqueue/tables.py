@@ -27,6 +27,7 @@ _IN_BATCH = sa.text("batch_id IS NOT NULL")
 _RETRY = sa.text("retry_of IS NOT NULL AND state <> 'CANCELED'")
 _DEAD = sa.text("dead")
 _ENDED = sa.text("finished_at IS NOT NULL")
+_SUCCEEDED = sa.text("state = 'SUCCEEDED'")
 _DONE = sa.text("done_at IS NOT NULL")
 _CAPTURES = sa.text("kind = 'CAPTURE'")
 _HOLDS = sa.text("kind = 'HOLD'")
@@ -115,6 +116,8 @@ jobs = sa.Table(
     sa.Column("review_notes", sa.Text),
     # The governor made its worker wait until then.
     sa.Column("rate_wait_until", Instant),
+    # Claims given back because the provider took no more calls: they are not held against it.
+    sa.Column("rate_waits", sa.Integer, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint(
         "state IN ('QUEUED','RUNNING','SUCCEEDED','FAILED','CANCELED')", name="jobs_state_known"
     ),
@@ -166,6 +169,14 @@ jobs = sa.Table(
     sa.Index("jobs_dead", "id", postgresql_where=_DEAD, sqlite_where=_DEAD),
     # For metrics and retention.
     sa.Index("jobs_finished", "finished_at", postgresql_where=_ENDED, sqlite_where=_ENDED),
+    # For how long the next one will take.
+    sa.Index(
+        "jobs_succeeded",
+        "lane",
+        "finished_at",
+        postgresql_where=_SUCCEEDED,
+        sqlite_where=_SUCCEEDED,
+    ),
     sqlite_autoincrement=True,
 )
 

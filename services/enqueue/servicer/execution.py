@@ -16,11 +16,13 @@ from libs.common.outcomes import Outcome
 from services.enqueue.domain import Archive, ArchiveState, Fault, Job, MadeImage, Usage
 from services.enqueue.servicer.convert import image_message
 from services.enqueue.servicer.drafts import FORMATS, MAX_VARIATIONS, QUALITIES
+from services.enqueue.servicer.governing import CallDoors
 from services.enqueue.servicer.prompting import PromptDoors, images_to_make
 from services.enqueue.store.leases import Presence
 from services.enqueue.usecases import archiving, executing
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.executing import Held
+from services.enqueue.usecases.governing import Governor
 from services.enqueue.usecases.reviewing import hidden
 from services.enqueue.wakeups import Stop, WakeUp
 
@@ -80,12 +82,13 @@ class WorkerCommands:
                 del self._queues[worker]
 
 
-class ExecutionServicer(PromptDoors, execution_pb2_grpc.ExecutionServiceServicer):
+class ExecutionServicer(CallDoors, PromptDoors, execution_pb2_grpc.ExecutionServiceServicer):
     """Requests of workers; the fence says whether they still may."""
 
-    def __init__(self, deps: Deps, commands: WorkerCommands) -> None:
+    def __init__(self, deps: Deps, commands: WorkerCommands, governor: Governor) -> None:
         self._deps = deps
         self._commands = commands
+        self._governor = governor
 
     async def ClaimJob(
         self, request: execution_pb2.ClaimJobRequest, context: Any

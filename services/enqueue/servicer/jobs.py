@@ -101,7 +101,6 @@ class JobDoors(Doors):
         caller = current_caller()
         team = None if "ops" in caller.scopes else caller.team
         why = await explaining.explain_job(self._means.deps, team, request.job_id)
-        backing_off = why.reason is explaining.WaitReason.BACKOFF
         return enqueue_pb2.ExplainJobResponse(
             reason=enqueue_pb2.WaitReason.Value(f"WAIT_REASON_{why.reason}"),
             sentence=why.sentence,
@@ -112,7 +111,7 @@ class JobDoors(Doors):
             workers=why.workers.count,
             slots=why.workers.slots,
             slots_taken=why.workers.taken,
-            not_before=timestamp(why.job.not_before) if backing_off else None,
+            not_before=timestamp(why.not_before),
             eta=timestamp(why.eta),
         )
 

@@ -18,6 +18,7 @@ from services.enqueue.store.rows import job_of
 
 _jobs = tables.jobs
 _teams = tables.teams
+_paused = tables.paused_lanes
 
 _LIVE = sa.and_(
     _jobs.c.admitted_at.is_not(None), _jobs.c.state.in_((JobState.QUEUED, JobState.RUNNING))
@@ -139,10 +140,11 @@ async def teams_with_due_jobs(tx: Tx, limit: int) -> list[str]:
 
 
 async def to_ring(tx: Tx, limit: int) -> list[Job]:
-    """Admitted jobs whose doorbell was not answered in time."""
+    """Admitted jobs of open lanes whose doorbell was not answered in time."""
     rows = await tx.execute(
         sa.select(_jobs)
         .where(_jobs.c.ring_at <= tx.now(), _LIVE, _jobs.c.state == JobState.QUEUED)
+        .where(_jobs.c.lane.not_in(sa.select(_paused.c.lane)))
         .order_by(_jobs.c.ring_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

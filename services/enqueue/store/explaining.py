@@ -25,6 +25,12 @@ class LaneWorkers:
     slots: int = 0
     taken: int = 0
 
+    def __add__(self, other: LaneWorkers) -> LaneWorkers:
+        """Both together."""
+        return LaneWorkers(
+            self.count + other.count, self.slots + other.slots, self.taken + other.taken
+        )
+
 
 async def ahead_of(tx: Tx, job: Job) -> int:
     """How many of the team's waiting jobs come before this one."""
@@ -46,24 +52,28 @@ async def ahead_of(tx: Tx, job: Job) -> int:
     return count
 
 
-async def lane_workers(tx: Tx, lane: str, heard_within_seconds: float) -> LaneWorkers:
-    """The lane's workers; few enough to be read whole."""
+async def workers_by_lane(tx: Tx, heard_within_seconds: float) -> dict[str, LaneWorkers]:
+    """The workers of each lane; few enough to be read whole. One of two lanes counts in both."""
     rows = await tx.execute(
         sa.select(_workers).where(_workers.c.seen_at > tx.after(-heard_within_seconds))
     )
-    serving = [row for row in rows if lane in row.lanes]
-    return LaneWorkers(
-        len(serving), sum(row.slots for row in serving), sum(row.running for row in serving)
-    )
+    lanes: dict[str, LaneWorkers] = {}
+    for row in rows:
+        for lane in row.lanes:
+            lanes[lane] = lanes.get(lane, LaneWorkers()) + LaneWorkers(1, row.slots, row.running)
+    return lanes
 
 
-async def recent_seconds(tx: Tx, team: str, lane: str) -> float | None:
-    """How long the team's recent jobs of a lane ran, on average, in seconds; None: no such job."""
+async def recent_seconds(tx: Tx, lane: str) -> float | None:
+    """How long the lane's last jobs ran, on average, in seconds; None: there is no such job.
+
+    Along an index of just these jobs, so as quick with a million of them.
+    """
     rows = (
         await tx.execute(
             sa.select(_jobs.c.started_at, _jobs.c.finished_at)
-            .where(_jobs.c.team == team, _jobs.c.lane == lane, _jobs.c.state == JobState.SUCCEEDED)
-            .order_by(_jobs.c.id.desc())
+            .where(_jobs.c.lane == lane, _jobs.c.state == JobState.SUCCEEDED)
+            .order_by(_jobs.c.finished_at.desc())
             .limit(RECENT_JOBS)
         )
     ).all()

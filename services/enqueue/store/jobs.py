@@ -27,6 +27,7 @@ from services.enqueue.store.rows import job_of
 
 _jobs = tables.jobs
 _images = tables.images
+_paused = tables.paused_lanes
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,10 @@ async def team_of(tx: Tx, job_id: int) -> str | None:
 async def claim(
     tx: Tx, job_id: int, *, claim_id: str, worker: str, lease_seconds: float
 ) -> Job | None:
-    """QUEUED → RUNNING for an admitted job: a new fence, a lease, one more attempt and event."""
+    """QUEUED → RUNNING for an admitted job: a new fence, a lease, one more attempt and event.
+
+    None for all others, and for jobs of a paused lane.
+    """
     row = (
         await tx.execute(
             sa.update(_jobs)
@@ -243,6 +247,7 @@ async def claim(
                 _jobs.c.id == job_id,
                 _jobs.c.state == JobState.QUEUED,
                 _jobs.c.admitted_at.is_not(None),
+                ~sa.exists().where(_paused.c.lane == _jobs.c.lane),
             )
             .values(
                 state=JobState.RUNNING,
@@ -363,6 +368,7 @@ async def requeue(
     ring_seconds: float,
     attempts: int = 0,
     lost: int = 0,
+    for_rate: bool = False,
 ) -> Job:
     """RUNNING → QUEUED and one event; the caller holds the job's lock.
 
@@ -374,6 +380,7 @@ async def requeue(
         ring_seconds: when to ring again, where the place is kept.
         attempts: added to the attempts (-1 gives one back).
         lost: added to the lost workers.
+        for_rate: it waits because the provider takes no more calls.
     """
     keeps_place = wait_seconds is None
     values: dict[str, Any] = {
@@ -390,6 +397,9 @@ async def requeue(
         values |= {"dispatch_no": _jobs.c.dispatch_no + 1, "ring_at": tx.after(ring_seconds)}
     else:
         values |= {"admitted_at": None, "ring_at": None, "not_before": tx.after(wait_seconds)}
+        if for_rate:
+            values["rate_wait_until"] = tx.after(wait_seconds)
+            values["rate_waits"] = _jobs.c.rate_waits + 1
     row = (
         await tx.execute(
             sa.update(_jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -45,6 +46,28 @@ async def renew(tx: Tx, held: Mapping[int, int], lease_seconds: float) -> set[in
         .returning(_jobs.c.id)
     )
     return set(rows.scalars())
+
+
+async def fences(tx: Tx, job_ids: Collection[int]) -> dict[int, int]:
+    """The fences of those of the jobs that are RUNNING. Takes no locks: for asking alone."""
+    rows = await tx.execute(
+        sa.select(_jobs.c.id, _jobs.c.fence).where(
+            _jobs.c.id.in_(job_ids), _jobs.c.state == JobState.RUNNING
+        )
+    )
+    return {row.id: row.fence for row in rows}
+
+
+async def note_rate_waits(tx: Tx, waits: Mapping[int, datetime]) -> None:
+    """Notes until when jobs wait for their model: for telling people."""
+    statement = (
+        sa.update(_jobs)
+        .where(_jobs.c.id == sa.bindparam("waiting"), _jobs.c.state == JobState.RUNNING)
+        .values(rate_wait_until=sa.bindparam("until"))
+    )
+    # In one order for everybody: two replicas may note the waits of one job's images.
+    rows = [{"waiting": job_id, "until": until} for job_id, until in sorted(waits.items())]
+    await tx.execute(statement, rows)
 
 
 async def present(tx: Tx, worker: Presence, running: int) -> None:

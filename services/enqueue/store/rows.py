@@ -72,6 +72,8 @@ def job_of(row: Row, images: tuple[Image, ...] = ()) -> Job:
         ),
         hold=None if row.credits_held is None else Hold(row.credits_held, row.credits_released),
         dead=row.dead,
+        rate_waits=row.rate_waits,
+        rate_wait_until=row.rate_wait_until,
     )
     return job.with_images(images) if images else job
 

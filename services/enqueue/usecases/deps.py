@@ -27,8 +27,10 @@ class Limits:
     queued_jobs_per_team: int = 10_000
     max_attempts: int = 3
     max_lost_workers: int = 3
-    # Hand-backs that burn no attempt (a rate limit) end here: a job may not circle for ever.
+    # Hand-backs that burn no attempt end here: a job may not circle for ever.
     max_claims: int = 100
+    # Those for the provider's rate are no fault of the job: they end so long after its first claim.
+    max_rate_wait_seconds: float = 24 * 3600.0
     first_ring_seconds: float = 5.0
     max_ring_seconds: float = 60.0
     archive_ring_seconds: float = 30.0

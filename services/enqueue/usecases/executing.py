@@ -25,7 +25,7 @@ from services.enqueue.domain import (
     MadeImage,
     outcome_of,
 )
-from services.enqueue.store import images, jobs, leases, ledger
+from services.enqueue.store import explaining, images, jobs, leases, ledger
 from services.enqueue.store.events import about
 from services.enqueue.store.leases import Presence
 from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team, send, tell
@@ -197,15 +197,18 @@ async def release_for_backoff(
         _check_held(job, held)
         assert job is not None  # checked
         used_up = burned and job.attempts >= job.max_attempts
-        if used_up or job.fence >= deps.limits.max_claims:
+        rate_limited = outcome is Outcome.RATE_LIMITED
+        if used_up or await _circles(tx, deps, job, rate_limited=rate_limited):
             return await _give_up(tx, deps, job, fault, team_limit)
-        wait = max(retry_after_seconds, min(60.0, 2.0**job.attempts))
+        doublings = min(6, max(job.attempts, job.rate_waits))
+        wait = max(retry_after_seconds, min(60.0, 2.0**doublings))
         back = await jobs.requeue(
             tx,
             job.id,
             wait_seconds=wait,
             ring_seconds=deps.limits.first_ring_seconds,
             attempts=0 if burned else -1,
+            for_rate=rate_limited,
         )
         await tell(tx, deps, [about(back, EventKind.REQUEUED, fault=fault)])
         await admit_more(tx, deps, team, team_limit)
@@ -219,6 +222,19 @@ async def _give_up(tx: Tx, deps: Deps, job: Job, fault: Fault, team_limit: int |
         return JobState.SUCCEEDED
     await end_job(tx, deps, job, JobState.FAILED, fault, team_limit=team_limit, dead=True)
     return JobState.FAILED
+
+
+async def _circles(tx: Tx, deps: Deps, job: Job, *, rate_limited: bool) -> bool:
+    """Whether a job that burns no attempts is to end all the same: it may not circle for ever.
+
+    Being given back for the provider's rate is no sign of a fault of the job: those claims end
+    by time, the others by number.
+    """
+    if not rate_limited:
+        return job.fence - job.rate_waits >= deps.limits.max_claims
+    begun = job.started_at or job.created_at
+    waited = await explaining.time_now(tx) - begun
+    return waited.total_seconds() > deps.limits.max_rate_wait_seconds
 
 
 async def _requeue_in_place(

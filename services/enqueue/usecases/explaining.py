@@ -8,8 +8,9 @@ from enum import StrEnum
 
 from libs.common.errors import NotFoundError
 from services.enqueue.domain import Job, JobState
-from services.enqueue.store import admission, explaining, jobs
+from services.enqueue.store import admission, explaining, jobs, lanes
 from services.enqueue.store.explaining import LaneWorkers
+from services.enqueue.store.lanes import Pause
 from services.enqueue.usecases.deps import Deps
 
 # A worker renews every five seconds; one that was silent for this long may be gone.
@@ -26,6 +27,8 @@ class WaitReason(StrEnum):
     NO_WORKER = "NO_WORKER"
     WORKERS_BUSY = "WORKERS_BUSY"
     STARTING = "STARTING"
+    PROVIDER_RATE = "PROVIDER_RATE"
+    LANE_PAUSED = "LANE_PAUSED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Explanation:
     live: int
     limit: int
     workers: LaneWorkers
+    not_before: datetime | None
     eta: datetime | None
 
 
@@ -51,6 +55,7 @@ class _Facts:
     limit: int
     workers: LaneWorkers
     seconds: float | None
+    pause: Pause | None
 
 
 async def explain_job(deps: Deps, team: str | None, job_id: int) -> Explanation:
@@ -68,13 +73,16 @@ async def explain_job(deps: Deps, team: str | None, job_id: int) -> Explanation:
             ahead=await explaining.ahead_of(tx, job),
             live=await admission.live_count(tx, of_team),
             limit=deps.limits.live_jobs_per_team if limit is None else limit,
-            workers=await explaining.lane_workers(
-                tx, job.spec.lane, deps.limits.lease_seconds * HEARD_WITHIN_LEASES
-            ),
-            seconds=await explaining.recent_seconds(tx, of_team, job.spec.lane),
+            workers=(
+                await explaining.workers_by_lane(
+                    tx, deps.limits.lease_seconds * HEARD_WITHIN_LEASES
+                )
+            ).get(job.spec.lane, LaneWorkers()),
+            seconds=await explaining.recent_seconds(tx, job.spec.lane),
+            pause=(await lanes.paused(tx)).get(job.spec.lane),
         )
     reason = _reason(facts)
-    waits_for_team = reason in (WaitReason.TEAM_LIMIT, WaitReason.BACKOFF)
+    waits_for_team = job.state is JobState.QUEUED and job.admitted_at is None
     return Explanation(
         job=job,
         reason=reason,
@@ -83,6 +91,7 @@ async def explain_job(deps: Deps, team: str | None, job_id: int) -> Explanation:
         live=facts.live,
         limit=facts.limit,
         workers=facts.workers,
+        not_before=_not_before(job, reason),
         eta=_eta(facts, reason),
     )
 
@@ -92,15 +101,37 @@ def _reason(facts: _Facts) -> WaitReason:
     if job.terminal:
         return WaitReason.ENDED
     if job.state is JobState.RUNNING:
-        return WaitReason.RUNNING
-    if job.admitted_at is None:
-        backing_off = job.not_before is not None and job.not_before > facts.now
-        return WaitReason.BACKOFF if backing_off else WaitReason.TEAM_LIMIT
+        return WaitReason.PROVIDER_RATE if _waits_for_rate(facts) else WaitReason.RUNNING
+    if facts.pause is not None:
+        return WaitReason.LANE_PAUSED
+    return _reason_of_waiting(facts) if job.admitted_at is None else _reason_of_admitted(facts)
+
+
+def _reason_of_waiting(facts: _Facts) -> WaitReason:
+    if _waits_for_rate(facts):
+        return WaitReason.PROVIDER_RATE
+    not_before = facts.job.not_before
+    backing_off = not_before is not None and not_before > facts.now
+    return WaitReason.BACKOFF if backing_off else WaitReason.TEAM_LIMIT
+
+
+def _reason_of_admitted(facts: _Facts) -> WaitReason:
     if not facts.workers.count:
         return WaitReason.NO_WORKER
-    if facts.workers.taken >= facts.workers.slots:
-        return WaitReason.WORKERS_BUSY
-    return WaitReason.STARTING
+    full = facts.workers.taken >= facts.workers.slots
+    return WaitReason.WORKERS_BUSY if full else WaitReason.STARTING
+
+
+def _waits_for_rate(facts: _Facts) -> bool:
+    until = facts.job.rate_wait_until
+    return until is not None and until > facts.now
+
+
+def _not_before(job: Job, reason: WaitReason) -> datetime | None:
+    """When it may go on, where that is known."""
+    if reason is WaitReason.BACKOFF:
+        return job.not_before
+    return job.rate_wait_until if reason is WaitReason.PROVIDER_RATE else None
 
 
 def _sentence(facts: _Facts, reason: WaitReason) -> str:  # noqa: PLR0911 - one sentence per reason
@@ -116,8 +147,17 @@ def _sentence(facts: _Facts, reason: WaitReason) -> str:  # noqa: PLR0911 - one 
             )
         case WaitReason.BACKOFF:
             assert job.not_before is not None  # what makes it back off
-            seconds = max(1, round((job.not_before - facts.now).total_seconds()))
-            return f"Job {job.id} waits {seconds} s after a failed attempt, then goes on."
+            when = _when(facts, job.not_before)
+            return f"Job {job.id} waits after a failed attempt; it goes on {when}."
+        case WaitReason.PROVIDER_RATE:
+            return _rate_sentence(facts)
+        case WaitReason.LANE_PAUSED:
+            assert facts.pause is not None  # what makes it wait
+            why = f": {facts.pause.reason}" if facts.pause.reason else ""
+            return (
+                f"Job {job.id} waits because an operator has paused lane {job.spec.lane}"
+                f"{why.rstrip('.')}. It goes on when the lane is resumed."
+            )
         case WaitReason.TEAM_LIMIT:
             return (
                 f"Job {job.id} waits for its team: {facts.live} of {facts.limit} jobs of team "
@@ -134,14 +174,37 @@ def _sentence(facts: _Facts, reason: WaitReason) -> str:  # noqa: PLR0911 - one 
             return f"Job {job.id} has its place; a worker should take it any moment."
 
 
+def _rate_sentence(facts: _Facts) -> str:
+    job = facts.job
+    assert job.rate_wait_until is not None  # what makes it wait
+    when = _when(facts, job.rate_wait_until)
+    if job.state is JobState.RUNNING:
+        return (
+            f"Job {job.id} is on worker {job.worker} and waits for its model, which takes no more "
+            f"calls just now: it may call again {when}. {job.images_done} of {job.spec.count} "
+            "images are done."
+        )
+    return (
+        f"Job {job.id} was put back because its model takes no more calls just now; it goes on "
+        f"{when}. No attempt is lost by that."
+    )
+
+
+def _when(facts: _Facts, time: datetime) -> str:
+    seconds = max(1, round((time - facts.now).total_seconds()))
+    return f"in {seconds} s, at {time:%H:%M:%S} UTC"
+
+
 def _eta(facts: _Facts, reason: WaitReason) -> datetime | None:
     """From how long recent jobs ran; the jobs before it end `limit` at a time."""
-    if facts.seconds is None or reason in (WaitReason.ENDED, WaitReason.NO_WORKER):
+    unknown = (WaitReason.ENDED, WaitReason.NO_WORKER, WaitReason.LANE_PAUSED)
+    if facts.seconds is None or reason in unknown:
         return None
     job = facts.job
-    if reason is WaitReason.RUNNING:
+    if job.state is JobState.RUNNING:
         started = job.started_at or facts.now
-        return max(facts.now, started + timedelta(seconds=facts.seconds))
+        earliest = max(facts.now, job.rate_wait_until or facts.now)
+        return max(earliest, started + timedelta(seconds=facts.seconds))
     rounds = 1 if job.admitted_at else 2 + facts.ahead // max(1, facts.limit)
-    begin = max(facts.now, job.not_before or facts.now)
+    begin = max(facts.now, job.not_before or facts.now, job.rate_wait_until or facts.now)
     return begin + timedelta(seconds=facts.seconds * rounds)

@@ -91,7 +91,7 @@ async def faulty() -> AsyncIterator[tuple[Faulty, GrpcServer, grpc.aio.Channel]]
     def register(server: grpc.aio.Server) -> None:
         enqueue_pb2_grpc.add_EnqueueServiceServicer_to_server(servicer, server)
         # Registered, but not among the services: nobody said who may call it.
-        unlisted: Any = ExecutionServicer(None, None)  # type: ignore[arg-type]  # is not called
+        unlisted: Any = ExecutionServicer(None, None, None)  # type: ignore[arg-type]  # is not called
         execution_pb2_grpc.add_ExecutionServiceServicer_to_server(unlisted, server)
 
     server = GrpcServer(
