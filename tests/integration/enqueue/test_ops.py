@@ -70,7 +70,7 @@ async def test_a_higher_limit_admits_at_once_and_a_lower_one_stops_nothing(house
     assert (await limits(ops, max_live_jobs=0)).max_live_jobs == 3
     entries = (await ops.call("ListAuditEntries", ops_pb2.ListAuditEntriesRequest())).entries
     assert [(e.team, e.actor, e.action) for e in entries] == [
-        ("red", "olga", "SET_TEAM_LIMITS")
+        ("red", "operator", "SET_TEAM_LIMITS")
     ] * 3
     assert json.loads(entries[2].details_json)["new"]["max_live_jobs"] == 5
 
