@@ -18,6 +18,7 @@ from libs.common.outcomes import Outcome
 from services.enqueue import relay
 from services.enqueue.domain import InputImage, Job, JobSpec, JobState, Labels
 from services.enqueue.gateways import ProtoAnnouncer
+from services.enqueue.prompt import Prompt, PromptStrategy
 from services.enqueue.store import admission, jobs
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.executing import Held, claim_job, release_for_backoff
@@ -37,7 +38,7 @@ SPEC = JobSpec(
     count=1,
     inputs=(InputImage("product", 1),),
     moodboard=None,
-    prompt="a shirt",
+    prompt=Prompt("a shirt", PromptStrategy.NONE),
     priority=0,
     labels=Labels(),
     pin_token="p" * 32,

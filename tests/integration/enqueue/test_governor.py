@@ -163,7 +163,7 @@ async def test_a_job_put_back_for_the_rate_says_so_and_loses_no_attempt(house: H
     ids=str,
 )
 async def test_bad_asks(house: House, wrong: dict[str, Any]) -> None:
-    right = {"job_id": 1, "fence": 1, "model": MODEL, "calls": 1}
+    right: dict[str, Any] = {"job_id": 1, "fence": 1, "model": MODEL, "calls": 1}
     request = execution_pb2.AcquireCallsRequest(**(right | wrong))
     with pytest.raises(InvalidArgumentError) as refused:
         await house.worker().call("AcquireCalls", request)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from google.protobuf import timestamp_pb2
+from google.protobuf import json_format, timestamp_pb2
 
 from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, job_pb2, ops_pb2
 from libs.common.broker import Delivery, lane_queue
@@ -84,6 +84,17 @@ async def test_a_limit_may_be_set_before_the_first_job(house: House) -> None:
     assert all((await states(team)).values())
 
 
+def _seconds(seconds: int) -> timestamp_pb2.Timestamp:
+    return timestamp_pb2.Timestamp(seconds=seconds)
+
+
+def metrics_request(**fields: Any) -> ops_pb2.GetJobMetricsRequest:
+    """`from` is a word of Python's own."""
+    return ops_pb2.GetJobMetricsRequest(
+        **{name.rstrip("_"): value for name, value in fields.items()}
+    )
+
+
 Teams = ops_pb2.SetTeamLimitsRequest
 BAD: dict[str, tuple[str, Any, str]] = {
     "no team": ("SetTeamLimits", Teams(max_live_jobs=1), "team"),
@@ -103,10 +114,10 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "a team's name": ("GetJobMetrics", ops_pb2.GetJobMetricsRequest(team="a b"), "team"),
     "an empty window": (
         "GetJobMetrics",
-        ops_pb2.GetJobMetricsRequest(until={"seconds": 5}, **{"from": {"seconds": 5}}),
+        metrics_request(from_=_seconds(5), until=_seconds(5)),
         "until",
     ),
-    "no time": ("GetJobMetrics", ops_pb2.GetJobMetricsRequest(until={"seconds": 2**62}), "until"),
+    "no time": ("GetJobMetrics", metrics_request(until=_seconds(2**62)), "until"),
 }
 
 
@@ -139,8 +150,9 @@ async def test_nobody_claims_from_a_paused_lane_and_resuming_rings_at_once(
         job = await team.generate()
         other = await team.call(
             "EnqueueEdit",
-            enqueue_pb2.EnqueueEditRequest(
-                base_image={"file_id": 1}, input={"instruction": "warmer"}
+            json_format.ParseDict(
+                {"base_image": {"file_id": 1}, "input": {"instruction": "warmer"}},
+                enqueue_pb2.EnqueueEditRequest(),
             ),
         )
         await house.broker.consume(lane_queue(LANE), hear, prefetch=10)
@@ -246,9 +258,7 @@ async def test_ended_jobs_are_measured_by_type(house: House) -> None:
             )
 
     async def metrics(**fields: Any) -> list[Any]:
-        window = fields | ({"from": fields.pop("from_")} if "from_" in fields else {})
-        window.pop("from_", None)
-        answer = await ops.call("GetJobMetrics", ops_pb2.GetJobMetricsRequest(**window))
+        answer = await ops.call("GetJobMetrics", metrics_request(**fields))
         return list(answer.types)
 
     one = (await metrics())[0]
