@@ -8,6 +8,7 @@ from services.assets.servicer.means import Means
 from services.assets.servicer.moodboards import MoodboardDoors
 from services.assets.servicer.ops import AssetsOpsServicer
 from services.assets.servicer.storage import StorageDoors
+from services.assets.servicer.variants import VariantDoors
 
 
 class AssetsServicer(
@@ -15,6 +16,7 @@ class AssetsServicer(
     FolderDoors,
     MoodboardDoors,
     StorageDoors,
+    VariantDoors,
     assets_pb2_grpc.AssetsServiceServicer,
 ):
     """Requests of teams: the parts, one per noun."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from google.protobuf import timestamp_pb2
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
-from services.assets.domain import File, FileKind, Folder, Moodboard, MoodboardContent
+from services.assets.domain import File, FileKind, Folder, Moodboard, MoodboardContent, Variant
 from services.assets.usecases.resolving import ReadableFile
 
 
@@ -18,8 +18,8 @@ def timestamp(at: datetime) -> timestamp_pb2.Timestamp:
     return stamp
 
 
-def file_message(file: File) -> assets_pb2.File:
-    """A File."""
+def file_message(file: File, *, with_provenance: bool = True) -> assets_pb2.File:
+    """A File; long lists leave out what only GetFile's caller will look at."""
     content, slot = file.content, file.slot
     return assets_pb2.File(
         id=file.id,
@@ -35,7 +35,9 @@ def file_message(file: File) -> assets_pb2.File:
         job_id=slot.job_id,
         image_index=slot.image_index,
         model=slot.model,
-        provenance=_provenance(file) if file.kind is FileKind.GENERATED else None,
+        provenance=_provenance(file)
+        if with_provenance and file.kind is FileKind.GENERATED
+        else None,
         variant=file.variant,
     )
 
@@ -90,6 +92,17 @@ def moodboard_content(content: MoodboardContent) -> assets_pb2.MoodboardContent:
         background_file_id=content.background_file_id,
         model_file_id=content.model_file_id,
         style_appendix=content.style_appendix,
+    )
+
+
+def variant_message(variant: Variant) -> assets_pb2.Variant:
+    """A Variant."""
+    return assets_pb2.Variant(
+        id=variant.id,
+        product=variant.product,
+        title=variant.title,
+        image_file_id=variant.image_file_id,
+        update_time=timestamp(variant.updated_at),
     )
 
 

@@ -1289,7 +1289,7 @@ class VariantCandidates(message.Message):
 
     @builtins.property
     def generated(self) -> containers.RepeatedCompositeFieldContainer[File]:
-        """Generated for it, newest first; at most 50."""
+        """Generated for it, newest first; at most 50. Without provenance: GetFile tells it."""
 
     def __init__(
         self,
