@@ -105,6 +105,22 @@ async def claim(tx: Tx, table: sa.Table, key: RequestKey, resource_id: int) -> b
     return row.one_or_none() is not None
 
 
+async def forget(tx: Tx, table: sa.Table, age_seconds: float, limit: int) -> int:
+    """Removes keys, of all teams, that were kept so long ago; how many."""
+    name = (table.c.team, table.c.method, table.c.request_id)
+    old = (
+        sa.select(*name)
+        .where(table.c.created_at < tx.after(-age_seconds))
+        .order_by(table.c.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    names = [tuple(row) for row in await tx.execute(old)]
+    if names:
+        await tx.execute(sa.delete(table).where(sa.tuple_(*name).in_(names)))
+    return len(names)
+
+
 def _row(key: RequestKey, resource_id: int) -> dict[str, object]:
     return {
         "team": key.team,

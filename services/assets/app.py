@@ -38,6 +38,7 @@ from services.assets.upload_urls import UploadUrls
 from services.assets.usecases.calling import CallLimits
 from services.assets.usecases.deps import Deps, Figures
 from services.assets.usecases.generating import StoreGenerated
+from services.assets.usecases.retaining import Ages, retention_of
 from services.assets.usecases.uploading import UploadFile
 
 SERVICES = (
@@ -172,11 +173,18 @@ def _figures(settings: Settings) -> Figures:
         variants_per_team=settings.variants_per_team,
         reservation_seconds=settings.place_seconds + settings.upload_seconds + _STORING_SECONDS,
         max_stored_bytes=settings.max_stored_bytes,
+        review_required=settings.review_required,
     )
 
 
 def _duties(settings: Settings, deps: Deps, calls: CallLimits, ids: Ids) -> list[Duty]:
     orphans = relay.OrphanSweep(deps)
+    ages = Ages(
+        generated_days=settings.retention_generated_days,
+        archives_days=settings.retention_archives_days,
+        keys_days=settings.retention_keys_days,
+    )
+    retention = retention_of(deps, ages)
     recount = relay.Recount(deps)
     sweep = settings.sweep_seconds
     # A listing of the whole store: a few times per grace is enough.
@@ -185,6 +193,7 @@ def _duties(settings: Settings, deps: Deps, calls: CallLimits, ids: Ids) -> list
         Duty("pins", lambda: relay.forget_pins(deps), floor_seconds=sweep, ids=ids),
         Duty("reservations", lambda: relay.forget_reservations(deps), floor_seconds=sweep, ids=ids),
         Duty("calls", lambda: relay.refresh_calls(deps, calls), floor_seconds=sweep, ids=ids),
+        Duty("retention", retention.round, floor_seconds=settings.retention_seconds, ids=ids),
         Duty("recount", recount.round, floor_seconds=settings.recount_seconds, ids=ids),
         Duty("orphans", orphans.round, floor_seconds=rarely, ids=ids),
     ]

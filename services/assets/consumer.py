@@ -12,7 +12,7 @@ from libs.common.broker import Broker, Delivery, Subscription
 from libs.common.clock import Clock
 from libs.common.errors import AbortedError, UnavailableError
 from libs.common.ids import Ids
-from services.assets.domain import Filing
+from services.assets.domain import Filing, Review, ReviewState
 from services.assets.store.files import Recorded
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.jobs import JobEnd, JobInputs, end_job, keep_inputs
@@ -121,7 +121,14 @@ def _end(message: messages_pb2.JobEnded) -> JobEnd:
             variant_index=message.variant_index,
             variant=message.variant,
         ),
+        review=Review(_REVIEWS.get(message.review_state), message.review_time_us),
     )
+
+
+_REVIEWS = {
+    job_pb2.REVIEW_STATE_APPROVED: ReviewState.APPROVED,
+    job_pb2.REVIEW_STATE_REJECTED: ReviewState.REJECTED,
+}
 
 
 _KNOWN_STATES = frozenset(

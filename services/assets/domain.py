@@ -4,7 +4,10 @@ A file, how it comes, how it goes, who cleans up:
 
 stored    by UploadFile, StoreGenerated or StoreArchive, its blob first. A generated file is hidden
           from lists until `job.ended` has recorded it; one that was never recorded is deleted then.
-deleted   by DeleteFile or by the end of its job: NOT_FOUND from then on. The removals duty removes
+hidden    where reviews are required, until one has approved it: its facts are shown, its bytes to
+          reviewers alone. A later review may hide it again.
+deleted   by DeleteFile, the end of its job or retention: NOT_FOUND from then on, and its bytes no
+          longer count. The removals duty removes
           the blob when nobody can be reading it any more, then the row.
 """
 
@@ -79,6 +82,26 @@ class Slot:
     preview: bool = False
 
 
+class ReviewState(StrEnum):
+    """What a person said of a job's images; where nobody has there is none."""
+
+    APPROVED = "APPROVED"
+    REJECTED = "REJECTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What was said of a job's images, and when; of two the later one holds.
+
+    Attributes:
+        state: None: nobody has said anything.
+        made_us: in microseconds since 1970, by enqueue's clock; 0: never.
+    """
+
+    state: ReviewState | None
+    made_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """One input of a generated image; its file may be deleted since."""
@@ -126,6 +149,7 @@ class File:
 
     Attributes:
         recorded: the job of a generated file has ended with it.
+        review_state: what a person said of its job; None: nobody has.
         source_task_id: the caller's task, as the job had it; with its end.
         variant: the shop's, that it was made for; likewise.
         batch_id: of its job; likewise; 0: none.
@@ -141,9 +165,17 @@ class File:
     making: Making
     created_at: datetime
     recorded: bool
+    review_state: ReviewState | None
     source_task_id: str
     variant: str
     batch_id: int
+
+    @property
+    def hidden(self) -> bool:
+        """Where reviews decide what is shown: whether this is not, or not any more."""
+        if self.kind is FileKind.ARCHIVE:  # made after the approval; it may be taken back
+            return self.review_state is ReviewState.REJECTED
+        return self.kind is FileKind.GENERATED and self.review_state is not ReviewState.APPROVED
 
     @property
     def of_live_job(self) -> bool:

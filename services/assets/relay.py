@@ -49,6 +49,7 @@ async def remove_blobs(deps: Deps) -> bool:
     if not due:
         return False
     await deps.blobs.delete([removal.blob_key for removal in due])
+    deps.crash.here("C1")
     async with deps.db.duty() as tx:
         await files.remove(tx, [removal.file_id for removal in due])
     return len(due) == BATCH

@@ -92,6 +92,21 @@ class Settings(CommonSettings):
     variants_per_team: int = setting(
         "ASSETS_VARIANTS_PER_TEAM", "that a team keeps", 100_000, at_least=1
     )
+    review_required: bool = setting(
+        "REVIEW_REQUIRED", "hide images until their job is approved", False
+    )
+    retention_generated_days: float = setting(
+        "RETENTION_GENERATED_DAYS", "unused generated images go after; 0: never", 365.0, at_least=0
+    )
+    retention_archives_days: float = setting(
+        "RETENTION_ARCHIVES_DAYS", "ended archives are removed after; 0: never", 30.0, at_least=0
+    )
+    retention_keys_days: float = setting(
+        "RETENTION_KEYS_DAYS", "a request_id is forgotten after; 0: never", 7.0, at_least=0
+    )
+    retention_seconds: float = setting(
+        "RETENTION_SECONDS", "between two looks for what is too old", 600.0, at_least=0.05
+    )
     recount_seconds: float = setting(
         "ASSETS_RECOUNT_SECONDS", "between two checks of what teams store", 3600.0, at_least=0.05
     )

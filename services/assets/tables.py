@@ -17,6 +17,8 @@ _LIVE_UPLOAD = sa.text("kind = 'UPLOAD' AND deleted_at IS NULL")
 _NAMED = sa.text("kind = 'NAMED'")
 _DEFAULT = sa.text("kind = 'DEFAULT'")
 _OF_BATCH = sa.text("batch_id <> 0")
+_HAS_ENDED = sa.text("ended_at IS NOT NULL")
+_HAS_IMAGE = sa.text("image_file_id IS NOT NULL")
 _ZERO = sa.text("0")
 
 files = sa.Table(
@@ -115,6 +117,7 @@ pins = sa.Table(
 )
 
 idempotency_keys = request_keys_table(metadata)
+sa.Index("idempotency_keys_created", idempotency_keys.c.created_at)
 
 # A row from the first image of a job on: storing images and taking in the end lock it.
 job_endings = sa.Table(
@@ -124,6 +127,10 @@ job_endings = sa.Table(
     sa.Column("job_id", sa.BigInteger, primary_key=True),
     # NULL: not ended, as far as assets has heard.
     sa.Column("ended_at", Instant),
+    # The newest review, as files have it, and when it was made, in microseconds since 1970.
+    sa.Column("review_state", sa.Text),
+    sa.Column("reviewed_us", sa.BigInteger, nullable=False, server_default=_ZERO),
+    sa.Index("job_endings_ended", "ended_at", postgresql_where=_HAS_ENDED, sqlite_where=_HAS_ENDED),
 )
 
 folders = sa.Table(
@@ -225,6 +232,9 @@ variants = sa.Table(
     sa.Column("image_file_id", sa.BigInteger),
     sa.Column("updated_at", Instant, nullable=False),
     sa.Index("variants_by_product", "team", "product", "variant_id"),
+    sa.Index(
+        "variants_image", "image_file_id", postgresql_where=_HAS_IMAGE, sqlite_where=_HAS_IMAGE
+    ),
 )
 
 # One row per team that ever stored: stored_bytes changes with the rows of files, in one

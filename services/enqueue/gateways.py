@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import structlog
 from google.protobuf.message import Message as Proto
 
@@ -17,6 +19,7 @@ log = structlog.get_logger()
 
 RESOLVE_SECONDS = 5.0
 SCHEMA_VERSION = 1
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 class AssetsGateway:
@@ -114,6 +117,7 @@ class ProtoAnnouncer:
             archive_wanted=job.archive.state is ArchiveState.PENDING,
             source_task_id=job.spec.labels.source_task_id,
             review_state=self._review_state(job),
+            review_time_us=_microseconds(job.review.at),
             folder_id=job.spec.folder_id,
             batch_id=job.spec.batch_id,
             batch_name=batch_name,
@@ -127,6 +131,10 @@ class ProtoAnnouncer:
         if not self._review_required:
             return job_pb2.REVIEW_STATE_APPROVED
         return job_pb2.ReviewState.Value(f"REVIEW_STATE_{job.review.state}")
+
+
+def _microseconds(at: datetime | None) -> int:
+    return 0 if at is None else (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def _message(routing_key: str, body: Proto) -> Message:

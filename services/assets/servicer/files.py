@@ -10,7 +10,7 @@ from contentshop.assets.v1 import assets_pb2
 from libs.common.auth import current_caller
 from libs.common.checks import MAX_ID, checking
 from libs.common.paging import page_size
-from services.assets.domain import FileKind
+from services.assets.domain import File, FileKind
 from services.assets.servicer.convert import file_message, timestamp
 from services.assets.servicer.headers import request_key, upload_of
 from services.assets.servicer.means import Doors
@@ -22,6 +22,7 @@ from services.assets.usecases.deleting import delete_file
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
 MAX_URL_SECONDS = 300
+REVIEW_SCOPE = "review"
 
 _KINDS: dict[int, FileKind | None] = {
     assets_pb2.FILE_KIND_UNSPECIFIED: None,
@@ -78,7 +79,7 @@ class FileDoors(Doors):
     ) -> AsyncIterator[assets_pb2.DownloadFileResponse]:
         """A file's facts, then its bytes."""
         _check_file_id(request.file_id)
-        file = await reading.get_file(self._means.deps, current_caller().team, request.file_id)
+        file = await self._shown(request.file_id)
         yield assets_pb2.DownloadFileResponse(file=file_message(file))
         async with aclosing(reading.read_file(self._means.deps, file)) as chunks:
             async for chunk in chunks:
@@ -91,11 +92,9 @@ class FileDoors(Doors):
         with checking() as check:
             check.id(request.file_id, "file_id")
             check.within(request.ttl_seconds, 0, MAX_URL_SECONDS, "ttl_seconds")
+        file = await self._shown(request.file_id)
         url = await reading.create_download_url(
-            self._means.deps,
-            current_caller().team,
-            request.file_id,
-            request.ttl_seconds or MAX_URL_SECONDS,
+            self._means.deps, file, request.ttl_seconds or MAX_URL_SECONDS
         )
         return assets_pb2.CreateDownloadUrlResponse(
             url=url.url, expire_time=timestamp(url.expires_at)
@@ -108,6 +107,12 @@ class FileDoors(Doors):
         _check_file_id(request.file_id)
         await delete_file(self._means.deps, current_caller().team, request.file_id)
         return assets_pb2.DeleteFileResponse()
+
+    async def _shown(self, file_id: int) -> File:
+        caller = current_caller()
+        return await reading.get_shown_file(
+            self._means.deps, caller.team, file_id, reviewer=REVIEW_SCOPE in caller.scopes
+        )
 
 
 def _check_file_id(file_id: int) -> None:

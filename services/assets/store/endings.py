@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from libs.common.db import Tx
 from services.assets import tables
+from services.assets.domain import Review, ReviewState
 
 _endings = tables.job_endings
 
@@ -21,16 +22,43 @@ async def hold_open(tx: Tx, team: str, job_id: int) -> bool:
     return await tx.scalar(_ended_at(team, job_id).with_for_update(read=True)) is None
 
 
-async def end(tx: Tx, team: str, job_id: int) -> None:
-    """The job has ended; waits for images that are being stored."""
-    await tx.execute(
+async def end(tx: Tx, team: str, job_id: int, review: Review) -> bool:
+    """The job has ended; waits for images that are being stored.
+
+    True where nothing newer is known of its review: then that is what goes.
+    """
+    newer = review.made_us >= _endings.c.reviewed_us
+    state, made_us = sa.literal(review.state, sa.Text), sa.literal(review.made_us, sa.BigInteger)
+    rows = await tx.execute(
         tx.insert(_endings)
-        .values(team=team, job_id=job_id, ended_at=tx.now())
+        .values(
+            team=team,
+            job_id=job_id,
+            ended_at=tx.now(),
+            review_state=review.state,
+            reviewed_us=review.made_us,
+        )
         .on_conflict_do_update(
             index_elements=[_endings.c.team, _endings.c.job_id],
-            set_={"ended_at": sa.func.coalesce(_endings.c.ended_at, tx.now())},
+            set_={
+                "ended_at": sa.func.coalesce(_endings.c.ended_at, tx.now()),
+                "review_state": sa.case((newer, state), else_=_endings.c.review_state),
+                "reviewed_us": sa.case((newer, made_us), else_=_endings.c.reviewed_us),
+            },
         )
+        .returning(_endings.c.reviewed_us)
     )
+    return bool(rows.scalar_one() == review.made_us)
+
+
+async def review_state(tx: Tx, team: str, job_id: int) -> ReviewState | None:
+    """What was said of the job; it stays so until the transaction ends."""
+    state = await tx.scalar(
+        sa.select(_endings.c.review_state)
+        .where(_endings.c.team == team, _endings.c.job_id == job_id)
+        .with_for_update(read=True)
+    )
+    return None if state is None else ReviewState(state)
 
 
 def _ended_at(team: str, job_id: int) -> sa.Select[tuple[object]]:

@@ -21,6 +21,7 @@ from services.assets.domain import (
     Input,
     Making,
     NewFile,
+    ReviewState,
     Slot,
 )
 from services.assets.store import storage
@@ -28,6 +29,10 @@ from services.assets.store import storage
 _files = tables.files
 
 _LIVE = _files.c.deleted_at.is_(None)
+# Where a review is wanted, generated images are shown when it has approved them.
+APPROVED = sa.or_(
+    _files.c.kind != FileKind.GENERATED, _files.c.review_state == ReviewState.APPROVED
+)
 VISIBLE = sa.and_(
     _LIVE,
     sa.or_(_files.c.kind != FileKind.GENERATED, _files.c.recorded_at.is_not(None)),
@@ -170,10 +175,12 @@ async def page(
 
 async def delete(tx: Tx, team: str, file_id: int, removal_seconds: float) -> None:
     """Sets a file's tombstone; its blob may go after so many seconds."""
-    await _delete(tx, sa.and_(_files.c.team == team, _files.c.id == file_id), removal_seconds)
+    await delete_many(tx, sa.and_(_files.c.team == team, _files.c.id == file_id), removal_seconds)
 
 
-async def record(tx: Tx, team: str, job_id: int, recorded: Recorded) -> list[int]:
+async def record(
+    tx: Tx, team: str, job_id: int, recorded: Recorded, state: ReviewState | None
+) -> list[int]:
     """Makes a job's outputs visible; which of them were not before. The others stay as they are."""
     if not recorded.file_ids:
         return []
@@ -185,15 +192,30 @@ async def record(tx: Tx, team: str, job_id: int, recorded: Recorded) -> list[int
             source_task_id=recorded.source_task_id,
             variant=recorded.variant,
             batch_id=recorded.batch_id,
+            review_state=state,
         )
         .returning(_files.c.id)
     )
     return list(rows.scalars())
 
 
+async def review(tx: Tx, team: str, job_id: int, state: ReviewState | None) -> None:
+    """What a person said of a job's images goes for its zip as well."""
+    await tx.execute(
+        sa.update(_files)
+        .where(
+            _files.c.team == team,
+            _files.c.job_id == job_id,
+            _files.c.review_state.is_distinct_from(state),
+            _LIVE,
+        )
+        .values(review_state=state)
+    )
+
+
 async def delete_unrecorded(tx: Tx, team: str, job_id: int) -> int:
     """Deletes what a job made and enqueue never recorded; how many. Nobody reads those."""
-    return await _delete(tx, _unrecorded(team, job_id), 0.0)
+    return await delete_many(tx, _unrecorded(team, job_id), 0.0)
 
 
 async def to_remove(tx: Tx, limit: int) -> list[Removal]:
@@ -220,7 +242,7 @@ async def known_blobs(tx: Tx, blob_keys: Collection[str]) -> set[str]:
     return set(rows.scalars())
 
 
-async def _delete(tx: Tx, which: sa.ColumnElement[bool], removal_seconds: float) -> int:
+async def delete_many(tx: Tx, which: sa.ColumnElement[bool], removal_seconds: float) -> int:
     """Sets tombstones, and takes the bytes off what the teams store; how many."""
     rows = await tx.execute(
         sa.update(_files)
@@ -286,6 +308,7 @@ def file_of(row: sa.Row[Any]) -> File:
         ),
         created_at=row.created_at,
         recorded=row.recorded_at is not None,
+        review_state=None if row.review_state is None else ReviewState(row.review_state),
         source_task_id=row.source_task_id,
         variant=row.variant,
         batch_id=row.batch_id,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from libs.common.db import Tx
 from services.assets import tables
 from services.assets.domain import IMAGE_KINDS, File, Folder, FolderKind, NewFolder
-from services.assets.store.files import VISIBLE, file_of
+from services.assets.store.files import APPROVED, VISIBLE, file_of
 
 _folders = tables.folders
 _within = tables.folder_files
@@ -91,15 +91,18 @@ async def page_of_files(
     return [file_of(row) for row in rows]
 
 
-async def image_ids(tx: Tx, team: str, folder_id: int, limit: int) -> list[int]:
-    """The images in a folder, oldest first."""
-    rows = await tx.execute(
+async def image_ids(
+    tx: Tx, team: str, folder_id: int, limit: int, *, approved_only: bool
+) -> list[int]:
+    """The images in a folder, oldest first; where asked for without those a review hides."""
+    query = (
         sa.select(_within.c.file_id)
         .join(_files, _files.c.id == _within.c.file_id)
         .where(_in_folder(team, folder_id), _files.c.kind.in_(IMAGE_KINDS))
-        .order_by(_within.c.file_id)
-        .limit(limit)
     )
+    if approved_only:
+        query = query.where(APPROVED)
+    rows = await tx.execute(query.order_by(_within.c.file_id).limit(limit))
     return list(rows.scalars())
 
 

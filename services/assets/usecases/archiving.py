@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from services.assets.domain import File, FileKind, NewFile, blob_key, is_archive_key
-from services.assets.store import files
+from services.assets.store import endings, files
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.resolving import ReadableFile, readable
 
@@ -49,7 +49,12 @@ async def store_archive(deps: Deps, new: NewFile) -> File:
             "there is no fresh blob of this size under the key", reason="BLOB_INCOMPLETE"
         )
     async with deps.db.transaction(team) as tx:
-        file = await files.add(tx, new) or await files.find_blob(tx, team, key)
+        added = await files.add(tx, new)
+        if added is not None and new.slot.job_id:
+            # A review that comes now waits for us, and then finds the zip itself.
+            said = await endings.review_state(tx, team, new.slot.job_id)
+            await files.review(tx, team, new.slot.job_id, said)
+        file = added or await files.find_blob(tx, team, key)
     if file is None:
         raise NotFoundError("file")
     return file

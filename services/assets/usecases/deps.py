@@ -57,6 +57,7 @@ class Figures:
     variants_per_team: int = 100_000
     reservation_seconds: float = 600.0
     max_stored_bytes: int = 0
+    review_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,9 @@ async def list_folder_images(deps: Deps, team: str, folder_id: int) -> FolderIma
         folder = await folders.find(tx, team, folder_id)
         if folder is None:
             raise NotFoundError("folder")
-        file_ids = await folders.image_ids(tx, team, folder_id, MAX_ZIPPED + 1)
+        file_ids = await folders.image_ids(
+            tx, team, folder_id, MAX_ZIPPED + 1, approved_only=deps.figures.review_required
+        )
     if len(file_ids) > MAX_ZIPPED:
         raise FailedPreconditionError(
             f"the folder holds more than {MAX_ZIPPED} images", reason="FOLDER_TOO_LARGE"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.assets.domain import Filing
+from services.assets.domain import Filing, Review
 from services.assets.store import endings, files, pins
 from services.assets.store.files import Recorded
 from services.assets.usecases.deps import Deps
@@ -24,6 +24,7 @@ class JobEnd:
 
     recorded: Recorded
     filing: Filing
+    review: Review
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +51,17 @@ async def end_job(deps: Deps, job: JobInputs, end: JobEnd) -> None:
     """The job is over: inputs are released, outputs become visible, what else it made goes.
 
     Outputs go to their folders as they become visible, in the same write: when the end is told
-    again they are visible already, and nothing is done for them.
+    again they are visible already, and nothing is done for them but what a later review says.
     """
     async with deps.db.transaction(job.team) as tx:
-        await endings.end(tx, job.team, job.job_id)
+        newest = await endings.end(tx, job.team, job.job_id, end.review)
         if job.pin_token:
             await pins.release(tx, job.team, job.pin_token)
-        made = await files.record(tx, job.team, job.job_id, end.recorded)
+        made = await files.record(tx, job.team, job.job_id, end.recorded, end.review.state)
         if made:
             await put_in_folders(tx, job.team, end.filing, made)
+        if newest and end.review.made_us:
+            await files.review(tx, job.team, job.job_id, end.review.state)
         dropped = await files.delete_unrecorded(tx, job.team, job.job_id)
         if dropped:
             tx.on_commit(deps.wake_removals)

@@ -37,6 +37,25 @@ async def get_file(deps: Deps, team: str, file_id: int) -> File:
     return file
 
 
+async def get_shown_file(deps: Deps, team: str, file_id: int, *, reviewer: bool) -> File:
+    """A team's file whose bytes the caller may have.
+
+    Args:
+        deps: shared means.
+        team: whose.
+        file_id: which.
+        reviewer: sees hidden images too: who is to judge them must.
+
+    Raises:
+        NotFoundError: unknown, deleted or another team's.
+        FailedPreconditionError: NOT_APPROVED.
+    """
+    file = await get_file(deps, team, file_id)
+    if deps.figures.review_required and file.hidden and not reviewer:
+        raise FailedPreconditionError("a review has not approved the image", reason="NOT_APPROVED")
+    return file
+
+
 async def list_files(
     deps: Deps, team: str, which: FileFilter, *, before_id: int | None, limit: int
 ) -> list[File]:
@@ -65,9 +84,8 @@ async def read_file(deps: Deps, file: File) -> AsyncGenerator[bytes, None]:
         raise _lost(file, "changed")
 
 
-async def create_download_url(deps: Deps, team: str, file_id: int, ttl_seconds: int) -> PublicUrl:
-    """A URL for browsers; NotFoundError, FailedPreconditionError NO_PUBLIC_URLS."""
-    file = await get_file(deps, team, file_id)
+async def create_download_url(deps: Deps, file: File, ttl_seconds: int) -> PublicUrl:
+    """A URL for browsers; FailedPreconditionError NO_PUBLIC_URLS."""
     expires_at = deps.clock.now() + timedelta(seconds=ttl_seconds)
     url = await asyncio.to_thread(
         deps.blobs.public_read_url, file.blob_key, file.filename, ttl_seconds

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from libs.common import request_keys
 from libs.common.db import Tx
-from libs.common.errors import NotFoundError
+from libs.common.errors import AbortedError, NotFoundError
 from libs.common.request_keys import RequestKey
 from services.assets import tables
 from services.assets.domain import File, FileKind, NewFile
@@ -117,5 +117,6 @@ class UploadFile:
             return await store(self._deps, key.team, FileKind.UPLOAD, inspected, write)
         except _KeyTakenError:
             replayed = await self._replay(key)
-            assert replayed is not None  # committed, and keys are never removed
+            if replayed is None:  # so old that it was forgotten in between
+                raise AbortedError("the upload met another one", retry_after_seconds=0.1) from None
             return replayed

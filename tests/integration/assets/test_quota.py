@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc, backend_pb2
+from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc
 from libs.common.errors import ResourceExhaustedError
 from services.assets import tables
 from tests.fixtures import images
@@ -65,26 +64,10 @@ async def test_it_counts_what_is_stored(house: AssetsHouse, red: Team, backend: 
     assert await stored(house.team("blue")) == 0
 
 
-async def test_an_archive_counts(house: AssetsHouse, red: Team, blobs: Path) -> None:
-    backend = house.backend("packager")
+async def test_an_archive_counts_once(house: AssetsHouse, red: Team) -> None:
     data = b"a zip, as far as assets knows"
-    begun = await backend.call(
-        "BeginArchive", backend_pb2.BeginArchiveRequest(team="red", size_bytes=len(data))
-    )
-    path = blobs / begun.blob_key
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    request = backend_pb2.StoreArchiveRequest(
-        team="red",
-        blob_key=begun.blob_key,
-        filename="a.zip",
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        job_id=5,
-    )
-    for _ in range(2):
-        await backend.call("StoreArchive", request)
-        assert await stored(red) == len(data)
+    await house.archive("red", 5, data)
+    assert await stored(red) == len(data)
 
 
 async def test_too_much_is_refused_before_its_bytes(make_house: MakeHouse) -> None:

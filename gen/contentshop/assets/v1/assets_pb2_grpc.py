@@ -174,7 +174,8 @@ class AssetsServiceServicer:
         """A file's bytes: first a message with the facts, then chunks. NOT_FOUND. DATA_LOSS: the
         stored bytes do not match their checksum; what came so far must be thrown away.
         FAILED_PRECONDITION NOT_APPROVED: the service hides unreviewed images, and a review has not
-        approved this one.
+        approved this one. Who is to review them must see them: a token with the scope `review`
+        beside `team` may read them all the same. Facts (GetFile, lists) are never hidden.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

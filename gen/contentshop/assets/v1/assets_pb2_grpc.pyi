@@ -41,7 +41,8 @@ class AssetsServiceStub:
     """A file's bytes: first a message with the facts, then chunks. NOT_FOUND. DATA_LOSS: the
     stored bytes do not match their checksum; what came so far must be thrown away.
     FAILED_PRECONDITION NOT_APPROVED: the service hides unreviewed images, and a review has not
-    approved this one.
+    approved this one. Who is to review them must see them: a token with the scope `review`
+    beside `team` may read them all the same. Facts (GetFile, lists) are never hidden.
     """
     CreateDownloadUrl: _aio.UnaryUnaryMultiCallable[_assets_pb2.CreateDownloadUrlRequest, _assets_pb2.CreateDownloadUrlResponse]
     """A URL a browser can fetch for some minutes without a token.
@@ -140,7 +141,8 @@ class AssetsServiceServicer(metaclass=_abc_1.ABCMeta):
         """A file's bytes: first a message with the facts, then chunks. NOT_FOUND. DATA_LOSS: the
         stored bytes do not match their checksum; what came so far must be thrown away.
         FAILED_PRECONDITION NOT_APPROVED: the service hides unreviewed images, and a review has not
-        approved this one.
+        approved this one. Who is to review them must see them: a token with the scope `review`
+        beside `team` may read them all the same. Facts (GetFile, lists) are never hidden.
         """
 
     @_abc_1.abstractmethod

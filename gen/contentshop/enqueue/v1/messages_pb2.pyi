@@ -105,6 +105,7 @@ class JobEnded(message.Message):
     VARIANT_FIELD_NUMBER: builtins.int
     PRODUCT_FIELD_NUMBER: builtins.int
     REVIEW_STATE_FIELD_NUMBER: builtins.int
+    REVIEW_TIME_US_FIELD_NUMBER: builtins.int
     schema_version: builtins.int
     """1."""
     job_id: builtins.int
@@ -137,6 +138,10 @@ class JobEnded(message.Message):
     """The shop's product; may be empty."""
     review_state: job_pb2.ReviewState.ValueType
     """Where its review stands, where the service hides unreviewed images; else APPROVED."""
+    review_time_us: builtins.int
+    """When that review was made, in microseconds since 1970; 0: nobody has reviewed it. Of two
+    messages the one with the later review holds.
+    """
     @builtins.property
     def outputs(self) -> containers.RepeatedCompositeFieldContainer[execution_pb2.JobOutput]:
         """DONE images, by index."""
@@ -161,9 +166,10 @@ class JobEnded(message.Message):
         variant: builtins.str = ...,
         product: builtins.str = ...,
         review_state: job_pb2.ReviewState.ValueType = ...,
+        review_time_us: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["archive_wanted", b"archive_wanted", "batch_id", b"batch_id", "batch_name", b"batch_name", "finish_time_ms", b"finish_time_ms", "folder_id", b"folder_id", "job_id", b"job_id", "number_of_variations", b"number_of_variations", "outputs", b"outputs", "pin_token", b"pin_token", "product", b"product", "review_state", b"review_state", "schema_version", b"schema_version", "source_task_id", b"source_task_id", "state", b"state", "team", b"team", "variant", b"variant", "variant_index", b"variant_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["archive_wanted", b"archive_wanted", "batch_id", b"batch_id", "batch_name", b"batch_name", "finish_time_ms", b"finish_time_ms", "folder_id", b"folder_id", "job_id", b"job_id", "number_of_variations", b"number_of_variations", "outputs", b"outputs", "pin_token", b"pin_token", "product", b"product", "review_state", b"review_state", "review_time_us", b"review_time_us", "schema_version", b"schema_version", "source_task_id", b"source_task_id", "state", b"state", "team", b"team", "variant", b"variant", "variant_index", b"variant_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

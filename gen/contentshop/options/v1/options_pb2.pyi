@@ -29,7 +29,9 @@ class Access(message.Message):
     SCOPES_FIELD_NUMBER: builtins.int
     @builtins.property
     def scopes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The scopes of which the token needs one: `team`, `worker`, `packager`, `backend`, `ops`."""
+        """The scopes of which the token needs one: `team`, `worker`, `packager`, `backend`, `ops`. One more, `review`,
+        opens no RPC: with it `team` may read images that a review has not approved.
+        """
 
     def __init__(
         self,
