@@ -27,6 +27,7 @@ MAX_USER_TOKEN_LIFE = timedelta(hours=1)
 LEEWAY_SECONDS = 30
 LATEST_SECONDS = 253_402_300_800  # the year 10,000; NaN and infinity are past any time
 MAX_TOKEN_BYTES = 8 * 1024
+MAX_SUBJECT_CHARS = 255  # OpenID's own limit
 MAX_VERIFIED = 1024
 VERIFIED_SECONDS = 60.0
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -209,7 +210,10 @@ def _invalid() -> UnauthenticatedError:
 
 def _subject(claims: Mapping[str, Any]) -> str:
     subject = claims["sub"]
-    if not isinstance(subject, str) or not subject:
+    # It is kept in the audit and in logs: short, and free of what a database or a line refuses.
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS:
+        raise _invalid()
+    if not subject.isprintable():
         raise _invalid()
     return subject
 
