@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, TypeAlias, cast
 
 import grpc
@@ -124,9 +124,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._unary_running -= 1
 
-    @contextmanager
-    def stream_place(self, key: str) -> Iterator[None]:
-        """Holds one of a team's places for streams."""
+    def take_stream(self, key: str) -> None:
+        """Takes one of a team's places for streams; TOO_MANY_STREAMS."""
         if self._streams.get(key, 0) >= self._max_streams:
             raise errors.ResourceExhaustedError(
                 "too many open streams",
@@ -135,12 +134,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 quota_subject="open streams",
             )
         self._streams[key] = self._streams.get(key, 0) + 1
-        try:
-            yield
-        finally:
-            self._streams[key] -= 1
-            if not self._streams[key]:
-                del self._streams[key]
+
+    def return_stream(self, key: str) -> None:
+        """Gives a place back."""
+        self._streams[key] -= 1
+        if not self._streams[key]:
+            del self._streams[key]
 
     @property
     def open_streams(self) -> int:
@@ -162,6 +161,8 @@ async def _drain(raws: AsyncIterator[bytes]) -> None:
 
 class _Call:
     """One method's wrapper for one call: the four shapes differ only in how bytes come and go."""
+
+    __slots__ = ("_handler", "_metadata", "_method", "_server", "_started")
 
     def __init__(
         self,
@@ -206,15 +207,19 @@ class _Call:
 
     async def unary_stream(self, raw: bytes, context: Any) -> AsyncIterator[Any]:
         try:
-            async with AsyncExitStack() as stack:
-                caller = self._server.admit(self._method, self._metadata)
-                stack.enter_context(self._server.stream_place(caller.team or caller.subject))
+            # Thousands of streams wait here: what they hold is weighed (docs/PERFORMANCE.md).
+            caller = self._server.admit(self._method, self._metadata)
+            self._metadata = ()
+            key = caller.team or caller.subject
+            self._server.take_stream(key)
+            try:
                 request = self._server.decode(self._method, raw)
-                responses = await stack.enter_async_context(
-                    aclosing(self._handler.unary_stream(request, context))
-                )
-                async for response in responses:
-                    yield response
+                async with aclosing(self._handler.unary_stream(request, context)) as responses:
+                    async for response in responses:
+                        yield response
+                        del response
+            finally:
+                self._server.return_stream(key)
         except BaseException as error:  # noqa: BLE001 - sorted in _refuse
             await self._refuse(error, context)
             raise

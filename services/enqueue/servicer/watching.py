@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar, cast
 
 from contentshop.enqueue.v1 import enqueue_pb2
 from libs.common.auth import current_caller
@@ -15,6 +15,9 @@ from services.enqueue.servicer.batch_messages import batch_message
 from services.enqueue.servicer.convert import event_message, job_message
 from services.enqueue.servicer.means import Doors
 from services.enqueue.watch import Update
+from services.enqueue.watch.updates import Cursor, Whole
+
+Message = TypeVar("Message")
 
 _CURSOR = re.compile(r"(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})\.(0|[1-9][0-9]{0,18})")
 
@@ -31,9 +34,8 @@ class WatchDoors(Doors):
             check.check(request.after_sequence >= 0, "after_sequence", "must not be negative")
         team = current_caller().team
         async for update in self._means.hub.watch_job(team, request.job_id, request.after_sequence):
-            if update.rendered is None:
-                update.rendered = job_update(update)
-            yield update.rendered  # type: ignore[misc]  # as made above
+            yield _rendered(update, job_update)
+            del update  # thousands wait here: none keeps what it was told
 
     async def WatchBatch(
         self, request: enqueue_pb2.WatchBatchRequest, context: Any
@@ -44,9 +46,8 @@ class WatchDoors(Doors):
         after = position_of(request.after_cursor)
         team = current_caller().team
         async for update in self._means.hub.watch_batch(team, request.batch_id, after):
-            if update.rendered is None:
-                update.rendered = batch_update(update)
-            yield update.rendered  # type: ignore[misc]  # as made above
+            yield _rendered(update, batch_update)
+            del update  # thousands wait here: none keeps what it was told
 
     async def WatchTeam(
         self, request: enqueue_pb2.WatchTeamRequest, context: Any
@@ -54,9 +55,17 @@ class WatchDoors(Doors):
         """Streams the updates of all the team's jobs, without end."""
         after = position_of(request.after_cursor)
         async for update in self._means.hub.watch_team(current_caller().team, after):
-            if update.rendered is None:
-                update.rendered = team_update(update)
-            yield update.rendered  # type: ignore[misc]  # as made above
+            yield _rendered(update, team_update)
+            del update  # thousands wait here: none keeps what it was told
+
+
+def _rendered(
+    update: Update[Cursor, Whole], render: Callable[[Update[Cursor, Whole]], Message]
+) -> Message:
+    """The update's message, made by the first of those who share it."""
+    if update.rendered is None:
+        update.rendered = render(update)
+    return cast("Message", update.rendered)
 
 
 def cursor_of(position: Position) -> str:

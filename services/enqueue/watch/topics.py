@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Generic
@@ -85,39 +84,33 @@ class Topics(Generic[Cursor, Whole]):
         """The updates of a scope behind the cursor; after a final one nothing follows."""
         # Before anything is subscribed: what is shared with others must not come from a stranger.
         start = await self._source.start(scope, after)
-        with self._subscribed(scope, start.sent) as mailbox:
-            cursor = start.after
+        mailbox: Mailbox[Cursor, Whole] = Mailbox(closed=self._closing)
+        self._topics.setdefault(scope, _Topic(start.sent)).mailboxes.add(mailbox)
+        try:
+            cursor, final = start.after, False
             if start.greeting:
                 yield Update(cursor)
+            # Each watcher reads a replay of its own; thousands of them must not keep its last job.
             async for update in self._replay(scope, cursor):
-                cursor = update.cursor
+                cursor, final = update.cursor, update.final
                 yield update
-                if update.final:
-                    return
-            while True:
+                del update
+            while not final:
                 news = mailbox.take()
                 if news is None:
                     if not await self._nudged(mailbox):
                         yield Update(cursor)
-                    continue
-                if news.cursor <= cursor:
-                    continue  # the replay had it already
-                cursor = news.cursor
-                yield news
-                if news.final:
-                    return
-
-    @contextmanager
-    def _subscribed(self, scope: Scope, sent: Cursor) -> Iterator[Mailbox[Cursor, Whole]]:
-        mailbox: Mailbox[Cursor, Whole] = Mailbox(closed=self._closing)
-        topic = self._topics.setdefault(scope, _Topic(sent))
-        topic.mailboxes.add(mailbox)
-        try:
-            yield mailbox
+                elif news.cursor > cursor:  # else the replay had it already
+                    cursor, final = news.cursor, news.final
+                    yield news
         finally:
-            topic.mailboxes.discard(mailbox)
-            if not topic.mailboxes and self._topics.get(scope) is topic:
-                del self._topics[scope]
+            self._unsubscribe(scope, mailbox)
+
+    def _unsubscribe(self, scope: Scope, mailbox: Mailbox[Cursor, Whole]) -> None:
+        topic = self._topics[scope]
+        topic.mailboxes.discard(mailbox)
+        if not topic.mailboxes:
+            del self._topics[scope]
 
     async def _replay(self, scope: Scope, after: Cursor) -> AsyncIterator[Update[Cursor, Whole]]:
         """What there is already, then the whole as it stands."""
@@ -137,12 +130,12 @@ class Topics(Generic[Cursor, Whole]):
     async def _nudged(self, mailbox: Mailbox[Cursor, Whole]) -> bool:
         """Waits until there may be something to take; False after a silence."""
         self._pulse.add(mailbox)
-        in_time = False
         try:
             await mailbox.nudged()
-        finally:
-            in_time = self._pulse.remove(mailbox)
-        return in_time
+        except BaseException:
+            self._pulse.remove(mailbox)
+            raise
+        return self._pulse.remove(mailbox)
 
     async def _read(self) -> bool:
         """Reads what is new in dirty scopes, once for all their watchers."""
