@@ -17,7 +17,7 @@ from contentshop.assets.v1 import assets_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc, job_pb2
 from libs.common.errors import UnavailableError
 from libs.common.grpc_client import ClientTls, RpcClient, open_channel
-from tests.fakes.gemini_behaviours import Behaviour, draw
+from tests.fakes.gemini_behaviours import SAID, Behaviour, draw
 from tests.fakes.gemini_stub import GeminiStub
 from tests.support.certificates import make_certificates
 from tests.support.eventually import eventually
@@ -52,6 +52,7 @@ async def fleet(servers: Servers, gemini: GeminiStub) -> AsyncIterator[Fleet]:
             GENERATOR="gemini",
             GEMINI_API_KEY=KEY,
             GEMINI_BASE_URL=gemini.base_url,
+            MODEL_PRICES="gemini-3-pro-image=2:120:0.01",
         )
         await fleet.wait_ready("worker")
         yield fleet
@@ -151,6 +152,30 @@ async def test_gemini_makes_the_images(
         assert usage == (17, 1290, 1307)
         assert image.model == gemini.calls[0].model
     assert seen.job.usage.total_tokens == 3 * 1307
+
+
+async def test_gemini_enhances_the_prompt_once(
+    team: FleetTeam, photo: assets_pb2.File, gemini: GeminiStub
+) -> None:
+    strategy = job_pb2.PROMPT_STRATEGY_GEMINI
+    job = await team.make_job(photo, 2, quality=HIGH, prompt_strategy=strategy)
+    assert (job.prompt.strategy, job.prompt.enhanced) == (strategy, "")
+    seen = await team.watch(job.id)
+    await team.check_done(seen.job)
+    words, *images = gemini.calls
+    assert words.prompt == job.prompt.original
+    assert seen.job.prompt.enhanced == f"{job.prompt.original}\n{SAID}"
+    assert len(images) == 2
+    assert all(call.prompt.startswith(seen.job.prompt.enhanced) for call in images)
+    # 17 tokens in, 1,290 out, and the image.
+    cost = 17 * 2 + 1290 * 120 + 10_000
+    assert seen.job.usage.cost_micros == 2 * cost
+    made = [file for file in await team.files(job.id) if file.image_index]
+    assert len(made) == 2
+    for file in made:
+        [used] = file.provenance.inputs
+        assert (used.role, used.file_id, used.sha256) == ("product", photo.id, photo.sha256)
+        assert (file.provenance.cost_micros, file.provenance.total_tokens) == (cost, 1307)
 
 
 def _pixels(data: bytes) -> tuple[tuple[int, int], bytes]:

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from libs.common.outcomes import Outcome
-from services.enqueue.servicer import drafts
+from services.enqueue.usecases.deps import Limits
 from services.worker.domain import GenerationError, ImageRequest, Reference
-from services.worker.generators.gemini import GeminiGenerator, GeminiSettings
+from services.worker.generators.gemini import DEFAULT_MODELS, GeminiGenerator, GeminiSettings
 from services.worker.generators.gemini_models import GEMINI_MODELS, MAX_REFERENCES, max_references
 from tests.fakes.gemini_behaviours import SAID, Behaviour, draw
 from tests.fakes.gemini_stub import GeminiStub
@@ -102,9 +102,10 @@ async def test_more_references_than_the_model_takes_are_never_sent(
     assert stub.count == 1
 
 
-def test_the_doors_of_enqueue_let_no_more_references_through_than_any_model_takes() -> None:
-    most = drafts.MAX_PRODUCTS + 2 + drafts.MAX_POSITIVE + drafts.MAX_NEGATIVE
-    assert most <= min(max_references(model) for model in [*GEMINI_MODELS, "unknown"])
+def test_enqueue_lets_no_more_references_through_than_the_models_take() -> None:
+    assert max_references("unknown") == MAX_REFERENCES
+    for quality, model in DEFAULT_MODELS.items():
+        assert Limits().max_references(quality) <= GEMINI_MODELS[model].max_references
 
 
 def test_a_prompt_model_must_be_named() -> None:

@@ -14,6 +14,7 @@ from services.enqueue.workflows.base import (
     Values,
     Workflow,
     numbered,
+    one_line,
 )
 
 PURPOSES = {
@@ -69,9 +70,10 @@ def prompt(values: Values, roles: Sequence[str], moodboard_style: str) -> str:
         )
     if "avoid" in roles:
         lines.append(f"Keep away from the look of {numbered(roles, 'avoid')}.")
-    lines += [text for text in (values["style_appendix"], moodboard_style) if text]
+    style = [one_line(text) for text in (values["style_appendix"], moodboard_style) if text]
+    lines += [f"The style: {text}" for text in style]
     if values["custom_instructions"]:
-        lines.append(f"The team asks: {values['custom_instructions']}")
+        lines.append(f"The team asks: {one_line(values['custom_instructions'])}")
     lines.append("No text, no watermark, no border.")
     return "\n".join(lines)
 

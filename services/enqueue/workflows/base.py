@@ -85,6 +85,11 @@ class Workflow:
         return {field.name: field.read(raw, check) for field in self.fields}
 
 
+def one_line(text: str) -> str:
+    """A team's words as one line of the prompt, so that none of them looks like a line of ours."""
+    return " ".join(text.split())
+
+
 def numbered(roles: Sequence[str], role: str) -> str:
     """How the prompt speaks of the references of a role: `reference 2` or `references 1 to 3`."""
     positions = [position for position, r in enumerate(roles, start=1) if r == role]

@@ -13,6 +13,7 @@ from services.enqueue.workflows.base import (
     Values,
     Workflow,
     numbered,
+    one_line,
 )
 
 FIELDS = (
@@ -25,12 +26,12 @@ def prompt(values: Values, roles: Sequence[str], moodboard_style: str) -> str:
     """The text all images of the job share."""
     lines = [
         f"Edit the picture of {numbered(roles, 'base')} and change only what is asked for.",
-        f"The team asks: {values['instruction']}",
+        f"The team asks: {one_line(values['instruction'])}",
     ]
     if "reference" in roles:
         lines.append(f"Look to {numbered(roles, 'reference')} for how it should turn out.")
     if moodboard_style:
-        lines.append(moodboard_style)
+        lines.append(f"The style: {one_line(moodboard_style)}")
     lines.append("Keep everything else as it is. No text, no watermark, no border.")
     return "\n".join(lines)
 
