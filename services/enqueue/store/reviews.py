@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from libs.common.db import Tx
+from libs.common.db import Instant, Tx
 from services.enqueue import tables
 from services.enqueue.domain import ArchiveState, Image, ImageState, Job, ReviewState
 from services.enqueue.store.rows import image_of, job_of
@@ -14,10 +15,12 @@ from services.enqueue.store.rows import image_of, job_of
 _jobs = tables.jobs
 _images = tables.images
 
+_TICK = timedelta(microseconds=1)
+
 
 async def record(
     tx: Tx,
-    job_id: int,
+    job: Job,
     state: ReviewState,
     *,
     reviewer: str,
@@ -28,7 +31,7 @@ async def record(
 
     Args:
         tx: the transaction.
-        job_id: the job.
+        job: the job as it stands.
         state: what was said.
         reviewer: who.
         notes: why.
@@ -38,7 +41,7 @@ async def record(
     values: dict[str, Any] = {
         "review_state": state,
         "reviewer": reviewer,
-        "reviewed_at": tx.now(),
+        "reviewed_at": _later(tx, job.review.at),
         "review_notes": notes,
     }
     if archive_ring is not None:
@@ -50,9 +53,17 @@ async def record(
             "archive_error_message": None,
         }
     row = await tx.execute(
-        sa.update(_jobs).where(_jobs.c.id == job_id).values(values).returning(_jobs)
+        sa.update(_jobs).where(_jobs.c.id == job.id).values(values).returning(_jobs)
     )
     return job_of(row.one())
+
+
+def _later(tx: Tx, last: datetime | None) -> sa.ColumnElement[datetime]:
+    """Now, and in any case after the last review: readers keep the latest, whatever clocks do."""
+    if last is None:
+        return tx.now()
+    latest = sa.func.greatest if tx.on_postgres else sa.func.max
+    return latest(tx.now(), sa.literal(last + _TICK, Instant()), type_=Instant())
 
 
 async def lock_image(tx: Tx, team: str, job_id: int, index: int) -> Image | None:

@@ -40,7 +40,7 @@ async def review_job(
             raise FailedPreconditionError("the job has not ended yet", reason="JOB_NOT_ENDED")
         ring = deps.limits.archive_ring_seconds if _makes_zip_due(deps, job, state) else None
         reviewed = await reviews.record(
-            tx, job_id, state, reviewer=reviewer, notes=notes, archive_ring=ring
+            tx, job, state, reviewer=reviewer, notes=notes, archive_ring=ring
         )
         details = {"old": job.review.state, "new": state, "notes": notes}
         await audit.add(tx, team, reviewer, "REVIEW_JOB", job_id=job_id, details=details)

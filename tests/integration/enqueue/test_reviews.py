@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, job_pb2, messages_pb2, ops_pb2
 from libs.common.broker import Delivery
+from libs.common.db import Database
 from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
-from tests.integration.enqueue.house import House, Team, Worker, open_house
+from services.enqueue import tables
+from tests.integration.enqueue.house import CLOCK, House, Team, Worker, open_house
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
 
@@ -86,6 +90,22 @@ async def test_the_last_word_stands_and_each_is_audited(house: House) -> None:
         {"old": "APPROVED", "new": "REJECTED", "notes": "a thumb too many"},
         {"old": "PENDING", "new": "APPROVED", "notes": "fine"},
     ]
+
+
+async def test_the_last_word_is_the_latest_though_a_clock_goes_back(
+    house: House, urls: DatabaseUrls
+) -> None:
+    team = house.team()
+    job = await team.generate()
+    await house.worker().make_all(job.id)
+    await review(team, job.id, REJECTED)
+    ahead = CLOCK.now() + timedelta(hours=1)
+    db = Database(urls.app, duty_url=urls.duty, clock=CLOCK)
+    async with db.duty() as tx:
+        await tx.execute(sa.update(tables.jobs).values(reviewed_at=ahead))
+    await db.stop()
+    times = [(await review(team, job.id, APPROVED)).review.review_time for _ in range(2)]
+    assert [t.ToDatetime(UTC) - ahead for t in times] == [timedelta(microseconds=n) for n in (1, 2)]
 
 
 async def test_where_nobody_asks_for_reviews_nothing_is_hidden(house: House) -> None:
