@@ -27,11 +27,13 @@ from services.enqueue.prompt import PromptStrategy
 from services.enqueue.servicer import EnqueueServicer, ExecutionServicer, Means, OpsServicer
 from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
+from services.enqueue.usecases.batches import EnqueueBatch
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.enqueueing import EnqueueJob
 from services.enqueue.usecases.governing import Governor
 from services.enqueue.usecases.operating import TeamRates
 from services.enqueue.usecases.reconciling import ReconcileDuty
+from services.enqueue.usecases.retrying import Retry
 from services.enqueue.usecases.storing import StoreRequests
 from services.enqueue.wakeups import LocalWakeups, PostgresWakeups
 from services.enqueue.watch import WatchHub
@@ -150,7 +152,14 @@ def build(
     )
     store = StoreRequests(deps)
     enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids, store)
-    means = Means(deps, enqueue, hub, PageTokens(settings.service_secret, clock))
+    means = Means(
+        deps,
+        enqueue,
+        EnqueueBatch(deps, enqueue),
+        Retry(deps, enqueue),
+        hub,
+        PageTokens(settings.service_secret, clock),
+    )
     team_door = EnqueueServicer(means)
     governor = Governor(deps, clock)
     wakeups.listen(governor.heard)
@@ -211,6 +220,8 @@ def _limits(settings: Settings) -> Limits:
         max_lost_workers=settings.max_lost_workers,
         archive_ring_seconds=settings.archive_ring_seconds,
         archive_rings=settings.archive_rings,
+        max_references_fast=settings.max_references_fast,
+        max_references_high=settings.max_references_high,
         unlimited_without_account=settings.teams_without_account == "unlimited",
         review_required=settings.review_required,
         prompt_strategy=PromptStrategy(settings.prompt_strategy.upper()),

@@ -76,3 +76,13 @@ def with_moodboard(inputs: Sequence[InputImage], kept: KeptMoodboard) -> list[In
     ]
     more = [InputImage(role, file_id) for role, file_id in found if file_id]
     return sorted([*inputs, *more], key=lambda i: ORDER.index(i.role))
+
+
+def pin_tokens(request: str, jobs: int) -> list[str]:
+    """The pin tokens of a request's jobs, in order; `request` is a token of ids."""
+    return [request] if jobs == 1 else [f"{request}.{n}" for n in range(1, jobs + 1)]
+
+
+def request_of(pin_token: str) -> str:
+    """What the pin tokens of one request's jobs have in common."""
+    return pin_token.partition(".")[0]

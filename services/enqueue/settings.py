@@ -34,6 +34,12 @@ class Settings(CommonSettings):
     )
     max_attempts: int = setting("MAX_ATTEMPTS", "attempts of a job", 3, at_least=1)
     max_lost_workers: int = setting("MAX_LOST_WORKERS", "lost workers per job", 3, at_least=1)
+    max_references_fast: int = setting(
+        "MAX_REFERENCES_FAST", "input images of a fast job at most", 14, at_least=1
+    )
+    max_references_high: int = setting(
+        "MAX_REFERENCES_HIGH", "input images of a high job at most", 14, at_least=1
+    )
     sweep_seconds: float = setting("SWEEP_SECONDS", "floor of relay and sweep", 2.0, at_least=0.05)
     heartbeat_seconds: float = setting(
         "HEARTBEAT_SECONDS", "silence of a watch before a heartbeat", 15.0, at_least=0.1

@@ -1,6 +1,7 @@
 """The gRPC doors of enqueue: request → use case → response."""
 
 from contentshop.enqueue.v1 import enqueue_pb2_grpc
+from services.enqueue.servicer.batches import BatchDoors
 from services.enqueue.servicer.credits import CreditDoors
 from services.enqueue.servicer.execution import ExecutionServicer
 from services.enqueue.servicer.jobs import JobDoors
@@ -13,6 +14,7 @@ from services.enqueue.servicer.workflows import WorkflowDoors
 
 class EnqueueServicer(
     JobDoors,
+    BatchDoors,
     WatchDoors,
     CreditDoors,
     ReviewDoors,

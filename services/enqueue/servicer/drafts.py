@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
 
 from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
-from libs.common.checks import Violations, checking
+from libs.common.checks import MAX_ID, Violations, checking
 from services.enqueue.domain import DraftRef, JobSpec, Labels
 from services.enqueue.prompt import Prompt, PromptStrategy
 from services.enqueue.usecases.enqueueing import Draft
 from services.enqueue.workflows import WORKFLOWS, Workflow
 
 GENERATION = "image_generation"
+GENERATION_KEY = "apparel.catalog.v1"
 EDIT = "image_edit"
+EDIT_KEY = "image.edit.v1"
 MAX_PRODUCTS = 4
 MAX_POSITIVE = 6
 MAX_NEGATIVE = 2
@@ -45,7 +48,7 @@ STRATEGIES = {
     job_pb2.PROMPT_STRATEGY_TEMPLATE: PromptStrategy.TEMPLATE,
     job_pb2.PROMPT_STRATEGY_GEMINI: PromptStrategy.GEMINI,
 }
-_LABELS = (
+LABELS = (
     "product",
     "variant",
     "destination",
@@ -58,21 +61,19 @@ _LABELS = (
 def generation_draft(team: str, request: enqueue_pb2.EnqueueGenerationRequest) -> Draft:
     """The draft of a generation; InvalidArgumentError naming every wrong field."""
     with checking() as check:
-        products = len(request.product_images)
-        refs: list[DraftRef] = []
-        if check.check(
-            1 <= products <= MAX_PRODUCTS, "product_images", f"needs 1 to {MAX_PRODUCTS} images"
-        ):
-            refs += _refs(request.product_images, "product_images", "product", check)
-        refs += _one(request, "model_image", "model", check)
-        refs += _one(request, "background_image", "background", check)
-        style = None
+        refs = product_refs(request.product_images, "product_images", check)
+        refs += one_ref(request, "model_image", "model", check)
+        refs += one_ref(request, "background_image", "background", check)
+        style, kept = None, 0
         if request.HasField("moodboard"):
-            refs += _moodboard_refs(request.moodboard, check)
-            style = request.moodboard.style_appendix
-        spec = _spec(team, request, GENERATION, "apparel.catalog.v1", check)
+            refs += moodboard_refs(request.moodboard, "moodboard.", check)
+            style, kept = request.moodboard.style_appendix, request.moodboard.moodboard_id
+        spec = spec_of(team, request, GENERATION, GENERATION_KEY, check)
+        labels = labels_of(request.labels, LABELS, "labels.", check)
+        check.within(request.folder_id, 0, MAX_ID, "folder_id")
     assert spec is not None  # violations would have been raised
-    return Draft(spec, tuple(refs), style)
+    spec = replace(spec, labels=labels, folder_id=request.folder_id, moodboard_id=kept)
+    return Draft(spec, tuple(refs), None if kept else style)
 
 
 def edit_draft(team: str, request: enqueue_pb2.EnqueueEditRequest) -> Draft:
@@ -80,16 +81,19 @@ def edit_draft(team: str, request: enqueue_pb2.EnqueueEditRequest) -> Draft:
     with checking() as check:
         if not request.HasField("base_image"):
             check.add("base_image", "is needed")
-        refs = _one(request, "base_image", "base", check)
-        refs += _one(request, "reference_image", "reference", check)
-        spec = _spec(team, request, EDIT, "image.edit.v1", check)
+        refs = one_ref(request, "base_image", "base", check)
+        refs += one_ref(request, "reference_image", "reference", check)
+        spec = spec_of(team, request, EDIT, EDIT_KEY, check)
+        labels = labels_of(request.labels, LABELS, "labels.", check)
+        check.within(request.folder_id, 0, MAX_ID, "folder_id")
     assert spec is not None  # violations would have been raised
-    return Draft(spec, tuple(refs))
+    return Draft(replace(spec, labels=labels, folder_id=request.folder_id), tuple(refs))
 
 
-def _spec(
+def spec_of(
     team: str, request: Any, job_type: str, default_schema: str, check: Violations
 ) -> JobSpec | None:
+    """What a request or a batch's settings say of their jobs, labels aside; None where wrong."""
     schema_key = request.schema_key or default_schema
     workflow = WORKFLOWS.get(schema_key)
     values: dict[str, Any] = {}
@@ -106,8 +110,6 @@ def _spec(
     if request.HasField("number_of_variations"):
         count = request.number_of_variations
         check.within(count, 1, MAX_VARIATIONS, "number_of_variations")
-    for name in _LABELS:
-        check.text(getattr(request.labels, name), MAX_LABEL_CHARS, f"labels.{name}")
     if check.found:
         return None
     return JobSpec(
@@ -123,9 +125,16 @@ def _spec(
         moodboard=None,
         prompt=Prompt(strategy=STRATEGIES[request.prompt_strategy]),
         priority=request.priority,
-        labels=Labels(**{name: getattr(request.labels, name) for name in _LABELS}),
+        labels=Labels(),
         pin_token="",
     )
+
+
+def labels_of(message: Any, names: Sequence[str], prefix: str, check: Violations) -> Labels:
+    """The caller's own words, of those names, in a message that stands at the prefix."""
+    for name in names:
+        check.text(getattr(message, name), MAX_LABEL_CHARS, f"{prefix}{name}")
+    return Labels(**{name: getattr(message, name) for name in names})
 
 
 def _values(struct: struct_pb2.Struct, workflow: Workflow, check: Violations) -> dict[str, Any]:
@@ -153,17 +162,33 @@ def _finite_value(value: struct_pb2.Value) -> bool:
     return kind != "number_value" or math.isfinite(value.number_value)
 
 
-def _moodboard_refs(moodboard: enqueue_pb2.MoodboardInput, check: Violations) -> list[DraftRef]:
+def moodboard_refs(moodboard: Any, prefix: str, check: Violations) -> list[DraftRef]:
+    """The pictures of a moodboard given with a request: its fields stand at the prefix."""
     refs: list[DraftRef] = []
     for name, role, most in (
         ("positive_images", "moodboard", MAX_POSITIVE),
         ("negative_images", "avoid", MAX_NEGATIVE),
     ):
         images = getattr(moodboard, name)
-        if check.check(len(images) <= most, f"moodboard.{name}", f"takes at most {most} images"):
-            refs += _refs(images, f"moodboard.{name}", role, check)
-    check.text(moodboard.style_appendix, MAX_STYLE_CHARS, "moodboard.style_appendix")
+        if check.check(len(images) <= most, f"{prefix}{name}", f"takes at most {most} images"):
+            refs += _refs(images, f"{prefix}{name}", role, check)
+    check.text(moodboard.style_appendix, MAX_STYLE_CHARS, f"{prefix}style_appendix")
+    check.within(moodboard.moodboard_id, 0, MAX_ID, f"{prefix}moodboard_id")
+    own = moodboard.positive_images or moodboard.negative_images or moodboard.style_appendix
+    if moodboard.moodboard_id and own:
+        check.add(
+            f"{prefix}moodboard_id", "stands for pictures and words: give the one or the other"
+        )
     return refs
+
+
+def product_refs(
+    images: Sequence[backend_pb2.ImageRef], path: str, check: Violations
+) -> list[DraftRef]:
+    """The products, 1 to 4; none where their number is wrong."""
+    if not check.check(1 <= len(images) <= MAX_PRODUCTS, path, f"needs 1 to {MAX_PRODUCTS} images"):
+        return []
+    return _refs(images, path, "product", check)
 
 
 def _refs(
@@ -172,7 +197,8 @@ def _refs(
     return [_ref(image, f"{path}[{n}]", role, check) for n, image in enumerate(images)]
 
 
-def _one(request: Any, name: str, role: str, check: Violations) -> list[DraftRef]:
+def one_ref(request: Any, name: str, role: str, check: Violations) -> list[DraftRef]:
+    """The image of one field, where it is given."""
     if not request.HasField(name):
         return []
     return [_ref(getattr(request, name), name, role, check)]

@@ -19,7 +19,7 @@ from services.enqueue.servicer.drafts import FORMATS, MAX_VARIATIONS, QUALITIES
 from services.enqueue.servicer.governing import CallDoors
 from services.enqueue.servicer.prompting import PromptDoors, images_to_make
 from services.enqueue.store.leases import Presence
-from services.enqueue.usecases import archiving, executing
+from services.enqueue.usecases import archiving, batches, executing
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.executing import Held
 from services.enqueue.usecases.governing import Governor
@@ -254,6 +254,32 @@ class ExecutionServicer(CallDoors, PromptDoors, execution_pb2_grpc.ExecutionServ
             number_of_variations=job.spec.count,
             finish_time_ms=int(job.finished_at.timestamp() * 1000) if job.finished_at else 0,
             hidden=hidden(self._deps, job),
+        )
+
+    async def GetBatchOutputs(
+        self, request: execution_pb2.GetBatchOutputsRequest, context: Any
+    ) -> execution_pb2.GetBatchOutputsResponse:
+        """What a batch made."""
+        with checking() as check:
+            check.id(request.batch_id, "batch_id")
+            check.text(request.team, MAX_NAME_CHARS, "team", required=True)
+        found = await batches.get_outputs(self._deps, request.team, request.batch_id)
+        ended_at = found.batch.finished_at
+        return execution_pb2.GetBatchOutputsResponse(
+            name=found.batch.name,
+            ended=found.batch.ended,
+            finish_time_ms=int(ended_at.timestamp() * 1000) if ended_at else 0,
+            variants=[
+                execution_pb2.VariantOutputs(
+                    variant_index=variant.variant_index,
+                    variant=variant.variant,
+                    outputs=[
+                        execution_pb2.JobOutput(index=shot, file_id=file_id)
+                        for shot, file_id in variant.outputs.items()
+                    ],
+                )
+                for variant in found.variants
+            ],
         )
 
     async def RecordArchive(

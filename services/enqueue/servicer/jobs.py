@@ -7,7 +7,7 @@ from typing import Any
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.auth import current_caller
 from libs.common.canonical import request_key
-from libs.common.checks import Violations, checking
+from libs.common.checks import MAX_ID, Violations, checking
 from libs.common.paging import page_size
 from services.enqueue.domain import JobState
 from services.enqueue.servicer.convert import (
@@ -143,6 +143,7 @@ def _check_job_id(job_id: int) -> None:
 def _filter(request: enqueue_pb2.ListJobsRequest, check: Violations) -> JobFilter:
     check.one_of(request.type, _TYPES, "type")
     check.text(request.variant, MAX_LABEL_CHARS, "variant")
+    check.within(request.batch_id, 0, MAX_ID, "batch_id")
     check.check(len(request.states) <= len(_STATES), "states", "has too many values")
     states = []
     for position, state in enumerate(request.states[: len(_STATES)]):
@@ -156,6 +157,7 @@ def _filter(request: enqueue_pb2.ListJobsRequest, check: Violations) -> JobFilte
         states=tuple(states),
         type=_TYPES.get(request.type, ""),
         variant=request.variant,
+        batch_id=request.batch_id,
         created_from=time_of(request, "created_from", check),
         created_before=time_of(request, "created_before", check),
     )

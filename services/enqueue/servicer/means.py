@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from libs.common.paging import PageTokens
+from services.enqueue.usecases.batches import EnqueueBatch
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.enqueueing import EnqueueJob
+from services.enqueue.usecases.retrying import Retry
 from services.enqueue.watch import WatchHub
 
 
@@ -16,6 +18,8 @@ class Means:
 
     deps: Deps
     enqueue: EnqueueJob
+    batches: EnqueueBatch
+    retry: Retry
     hub: WatchHub
     tokens: PageTokens
 

@@ -13,6 +13,8 @@ from services.enqueue.domain import ArchiveState, Job, JobState, Usage
 from services.enqueue.store import images
 from services.enqueue.store.rows import job_of
 
+RECENT_JOBS = 200
+
 _batches = tables.batches
 _jobs = tables.jobs
 _images = tables.images
@@ -161,6 +163,7 @@ async def _usage(tx: Tx, batch_ids: Collection[int], team: str) -> dict[int, Usa
             sa.func.sum(_images.c.prompt_tokens).label("prompt_tokens"),
             sa.func.sum(_images.c.output_tokens).label("output_tokens"),
             sa.func.sum(_images.c.total_tokens).label("total_tokens"),
+            sa.func.sum(_images.c.cost_micros).label("cost_micros"),
         )
         .join(_images, _images.c.job_id == _jobs.c.id)
         .where(_jobs.c.batch_id.in_(batch_ids), _jobs.c.team == team)
@@ -168,7 +171,10 @@ async def _usage(tx: Tx, batch_ids: Collection[int], team: str) -> dict[int, Usa
     )
     return {
         row.batch_id: Usage(
-            int(row.prompt_tokens or 0), int(row.output_tokens or 0), int(row.total_tokens or 0)
+            int(row.prompt_tokens or 0),
+            int(row.output_tokens or 0),
+            int(row.total_tokens or 0),
+            int(row.cost_micros or 0),
         )
         for row in rows
     }
@@ -195,3 +201,27 @@ async def lock_jobs(tx: Tx, batch_id: int, team: str) -> list[Job]:
         .with_for_update(key_share=True)
     )
     return [job_of(row) for row in rows]
+
+
+async def pin_tokens(tx: Tx, batch_id: int, team: str) -> dict[int, str]:
+    """The pin tokens of all jobs of a team's batch: job id → token, by variant."""
+    rows = await tx.execute(
+        sa.select(_jobs.c.id, _jobs.c.pin_token)
+        .where(_jobs.c.batch_id == batch_id, _jobs.c.team == team)
+        .order_by(_jobs.c.variant_index, _jobs.c.id)
+    )
+    return {row.id: row.pin_token for row in rows}
+
+
+async def recent_seconds(tx: Tx, team: str, lane: str) -> float:
+    """How long the team's newest jobs of a lane that succeeded ran, on average; 0: none did."""
+    newest = (
+        sa.select(_jobs).where(_jobs.c.team == team).order_by(_jobs.c.id.desc()).limit(RECENT_JOBS)
+    ).subquery()
+    rows = await tx.execute(
+        sa.select(newest.c.started_at, newest.c.finished_at).where(
+            newest.c.lane == lane, newest.c.state == JobState.SUCCEEDED
+        )
+    )
+    ran = [(row.finished_at - row.started_at).total_seconds() for row in rows]
+    return sum(ran) / len(ran) if ran else 0.0

@@ -196,20 +196,6 @@ async def page(
     return await find_many(tx, ids, team)
 
 
-async def retries_of(tx: Tx, job_ids: Collection[int]) -> dict[int, int]:
-    """Those of the jobs that have a retry, one that was canceled aside → the retry's id."""
-    if not job_ids:
-        return {}
-    rows = await tx.execute(
-        sa.select(_jobs.c.retry_of, _jobs.c.id).where(
-            _jobs.c.retry_of.in_(job_ids),
-            # The words of the index jobs_retry, which a bound value would not match.
-            _jobs.c.state != sa.literal_column("'CANCELED'"),
-        )
-    )
-    return {row.retry_of: row.id for row in rows}
-
-
 async def last_sequence(tx: Tx, job_id: int, team: str) -> int | None:
     """The number of a team's job's last event; None where the team has no such job."""
     statement = sa.select(_jobs.c.last_sequence).where(_jobs.c.id == job_id, _jobs.c.team == team)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -19,7 +19,14 @@ from libs.common.ids import Ids
 from libs.common.request_keys import RequestKey
 from services.enqueue.domain import DraftRef, InputImage, Job, JobSpec, Moodboard
 from services.enqueue.prompt import PromptStrategy
-from services.enqueue.references import KeptMoodboard, Pins, Resolved, Wanted, with_moodboard
+from services.enqueue.references import (
+    KeptMoodboard,
+    Pins,
+    Resolved,
+    Wanted,
+    pin_tokens,
+    with_moodboard,
+)
 from services.enqueue.store import admission, jobs
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.prompting import build_prompt
@@ -27,6 +34,7 @@ from services.enqueue.usecases.storing import NewRequest, Stored, StoreRequests
 
 DEPTH_SECONDS = 1.0
 MAX_KNOWN_TEAMS = 10_000
+TOO_MANY = "TOO_MANY_REFERENCES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,21 @@ class Draft:
     moodboard_style: str | None = None
     moodboard_field: str = "moodboard.moodboard_id"
     folder_field: str = "folder_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The references of new jobs, resolved.
+
+    Attributes:
+        tokens: one per job, in order, to pin under.
+        file_ids: of every reference.
+        moodboard: the snapshot, where one was asked for.
+    """
+
+    tokens: list[str]
+    file_ids: dict[DraftRef, int]
+    moodboard: KeptMoodboard | None
 
 
 class ImageResolver(Protocol):
@@ -122,50 +145,79 @@ class EnqueueJob:
         return job
 
     async def prepare(
-        self, team: str, drafts: Sequence[Draft], *, pinned: bool = True
+        self, team: str, drafts: Sequence[Draft], *, writes: bool = True
     ) -> tuple[JobSpec, ...]:
         """The specs of one request's drafts: everything is checked, and resolved in one call.
 
         Args:
             team: whose.
             drafts: at least one; all have the same moodboard and folder.
-            pinned: their inputs are pinned for some minutes, each job's under its own token.
+            writes: else nothing is pinned, and nothing counted.
 
         Raises:
             InvalidArgumentError: a wrong reference, or too many.
             ResourceExhaustedError: QUEUE_FULL.
         """
-        limits = self._deps.limits
-        await self._check_depth(team, len(drafts))
-        _check_references(drafts, limits)
-        positions = {ref: 0 for draft in drafts for ref in draft.refs}
-        positions = {ref: position for position, ref in enumerate(positions)}
-        stem = self._ids.token()
-        tokens = [stem] if len(drafts) == 1 else [f"{stem}.{n}" for n in range(1, len(drafts) + 1)]
-        pins = [
-            Pins(token, tuple(positions[ref] for ref in draft.refs))
-            for token, draft in zip(tokens, drafts, strict=True)
-        ]
         first = drafts[0]
-        wanted = Wanted(
-            tuple(positions),
-            tuple(pins) if pinned else (),
-            first.spec.moodboard_id,
-            first.spec.folder_id,
-        )
+        _check_references(drafts, self._deps.limits)
         try:
-            found = await self._resolver.resolve(team, wanted)
+            found = await self.resolve(
+                team,
+                [draft.refs for draft in drafts],
+                moodboard_id=first.spec.moodboard_id,
+                folder_id=first.spec.folder_id,
+                writes=writes,
+            )
         except InvalidArgumentError as error:
-            raise _at_fields(error, wanted.refs, first) from None
-        file_ids = dict(zip(wanted.refs, found.file_ids, strict=True))
+            fields = {"moodboard_id": first.moodboard_field, "folder_id": first.folder_field}
+            raise _at_fields(error, fields) from None
         specs = tuple(
-            _complete(draft, file_ids, found.moodboard, token, limits.prompt_strategy)
-            for token, draft in zip(tokens, drafts, strict=True)
+            _complete(draft, found, token, self._deps.limits.prompt_strategy)
+            for token, draft in zip(found.tokens, drafts, strict=True)
         )
-        _check_inputs(specs, first, limits)
+        _check_inputs(specs, first, self._deps.limits)
         return specs
 
-    async def _check_depth(self, team: str, more: int) -> None:
+    async def resolve(
+        self,
+        team: str,
+        refs: Sequence[Sequence[DraftRef]],
+        *,
+        moodboard_id: int = 0,
+        folder_id: int = 0,
+        writes: bool = True,
+    ) -> Found:
+        """The references of new jobs, each job's pinned under a token of its own.
+
+        Args:
+            team: whose.
+            refs: for each job; those that are equal are resolved once.
+            moodboard_id: to take a snapshot of; 0 for none.
+            folder_id: to check; 0 for none.
+            writes: else nothing is pinned, and nothing counted.
+
+        Raises:
+            InvalidArgumentError: wrong ones, named by their fields.
+            ResourceExhaustedError: QUEUE_FULL.
+        """
+        await self._check_depth(team, len(refs), counts=writes)
+        unique = tuple({ref: None for mine in refs for ref in mine})
+        positions = {ref: position for position, ref in enumerate(unique)}
+        tokens = pin_tokens(self._ids.token(), len(refs))
+        pins = [
+            Pins(token, tuple(positions[ref] for ref in mine))
+            for token, mine in zip(tokens, refs, strict=True)
+        ]
+        wanted = Wanted(unique, tuple(pins) if writes else (), moodboard_id, folder_id)
+        try:
+            resolved = await self._resolver.resolve(team, wanted)
+        except InvalidArgumentError as error:
+            fields = {f"refs[{position}]": ref.field for position, ref in enumerate(unique)}
+            raise _at_fields(error, fields) from None
+        file_ids = dict(zip(unique, resolved.file_ids, strict=True))
+        return Found(tokens, file_ids, resolved.moodboard)
+
+    async def _check_depth(self, team: str, more: int, *, counts: bool) -> None:
         """Refuses a team that would have too many waiting jobs.
 
         Far from the limit a count may be a second old, what came since added; near it, it is new.
@@ -180,7 +232,7 @@ class EnqueueJob:
         if len(self._depths) >= MAX_KNOWN_TEAMS:
             self._depths.clear()
         full = depth + more > limit
-        self._depths[team] = (counted_at, depth if full else depth + more)
+        self._depths[team] = (counted_at, depth + more if counts and not full else depth)
         if full:
             raise ResourceExhaustedError(
                 f"the team may have {limit} waiting jobs",
@@ -192,18 +244,14 @@ class EnqueueJob:
 
 
 def _complete(
-    draft: Draft,
-    file_ids: dict[DraftRef, int],
-    kept: KeptMoodboard | None,
-    pin_token: str,
-    default_strategy: PromptStrategy,
+    draft: Draft, found: Found, pin_token: str, default_strategy: PromptStrategy
 ) -> JobSpec:
     """The spec with its inputs resolved and its prompt built."""
-    inputs = [InputImage(ref.role, file_ids[ref]) for ref in draft.refs]
+    inputs = [InputImage(ref.role, found.file_ids[ref]) for ref in draft.refs]
     moodboard = None
-    if kept is not None:
-        moodboard = kept.snapshot
-        inputs = with_moodboard(inputs, kept)
+    if found.moodboard is not None:
+        moodboard = found.moodboard.snapshot
+        inputs = with_moodboard(inputs, found.moodboard)
     elif draft.moodboard_style is not None:
         moodboard = Moodboard(
             tuple(i.file_id for i in inputs if i.role == "moodboard"),
@@ -239,19 +287,12 @@ def _check_inputs(specs: Sequence[JobSpec], first: Draft, limits: Limits) -> Non
     check.raise_if_any(TOO_MANY)
 
 
-TOO_MANY = "TOO_MANY_REFERENCES"
-
-
 def _too_many(most: int) -> str:
     return f"brings too many references: a job of this quality takes at most {most} images"
 
 
-def _at_fields(
-    error: InvalidArgumentError, refs: Sequence[DraftRef], draft: Draft
-) -> InvalidArgumentError:
+def _at_fields(error: InvalidArgumentError, fields: Mapping[str, str]) -> InvalidArgumentError:
     """The same error, its violations at the request's own field paths."""
-    fields = {f"refs[{position}]": ref.field for position, ref in enumerate(refs)}
-    fields |= {"moodboard_id": draft.moodboard_field, "folder_id": draft.folder_field}
     violations = [
         FieldViolation(fields.get(v.field, v.field), v.description, v.reason)
         for v in error.violations

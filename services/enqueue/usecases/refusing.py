@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from libs.common.db import Tx
 from libs.common.errors import ContentshopError, FailedPreconditionError
 from services.enqueue.domain import Job, JobSpec
-from services.enqueue.store import jobs
+from services.enqueue.store import retries
 from services.enqueue.usecases.crediting import Purse, open_purse
 from services.enqueue.usecases.deps import Deps
 
@@ -21,8 +21,8 @@ class Refusals:
     Whatever a check must know is read at once for the whole group, by `read`.
     """
 
-    def __init__(self, retries: dict[int, int], purse: Purse) -> None:
-        self._retries = retries
+    def __init__(self, retried: dict[int, int], purse: Purse) -> None:
+        self._retries = retried
         self._purse = purse
         self._unnamed: list[tuple[FailedPreconditionError, int]] = []
 
@@ -30,9 +30,9 @@ class Refusals:
     async def read(cls, tx: Tx, deps: Deps, group: Sequence[Specs]) -> Refusals:
         """With all that the checks must know of these requests' jobs; locks their accounts."""
         sources = {spec.retry_of for specs in group for spec in specs if spec.retry_of}
-        retries = await jobs.retries_of(tx, sources)
+        retried = await retries.retries_of(tx, sources)
         teams = {spec.team for specs in group for spec in specs}
-        return cls(retries, await open_purse(tx, deps, teams))
+        return cls(retried, await open_purse(tx, deps, teams))
 
     @property
     def paying(self) -> frozenset[str]:
@@ -59,13 +59,16 @@ class Refusals:
         for spec in specs:
             if spec.retry_of not in self._retries:
                 continue
-            retry_id = self._retries[spec.retry_of]
-            refusal = FailedPreconditionError(
-                "the job was run again already", reason=ALREADY_RETRIED
-            )
-            if retry_id:
-                refusal.metadata["retryJobId"] = str(retry_id)
-            else:
+            refusal = already_retried(self._retries[spec.retry_of])
+            if not self._retries[spec.retry_of]:
                 self._unnamed.append((refusal, spec.retry_of))
             return refusal
         return None
+
+
+def already_retried(retry_id: int) -> FailedPreconditionError:
+    """The refusal of a second retry; the id is 0 while it is not known."""
+    metadata = {"retryJobId": str(retry_id)} if retry_id else {}
+    return FailedPreconditionError(
+        "the job was run again already", reason=ALREADY_RETRIED, metadata=metadata
+    )
