@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from contentshop.assets.v1 import backend_pb2, backend_pb2_grpc
+from contentshop.assets.v1 import assets_pb2, backend_pb2, backend_pb2_grpc
 from libs.common.auth import Authenticator, SharedSecret
 from libs.common.clock import SystemClock
 from libs.common.errors import FieldViolation, InvalidArgumentError, UnimplementedError
@@ -18,11 +18,14 @@ class FakeAssetsBackend(backend_pb2_grpc.AssetsBackendServiceServicer):
 
     Attributes:
         files: team → file ids.
+        moodboards: moodboard id → what it holds now; folders: known ids. Of all teams.
         calls: every ResolveImages request, in order.
     """
 
     def __init__(self, service_secret: str) -> None:
         self.files: dict[str, set[int]] = {}
+        self.moodboards: dict[int, assets_pb2.MoodboardContent] = {}
+        self.folders: set[int] = set()
         self.calls: list[backend_pb2.ResolveImagesRequest] = []
 
         def register(server: grpc.aio.Server) -> None:
@@ -65,11 +68,20 @@ class FakeAssetsBackend(backend_pb2_grpc.AssetsBackendServiceServicer):
                     FieldViolation(f"refs[{position}]", "is not found", "IMAGE_NOT_FOUND")
                 )
             images.append(backend_pb2.ResolvedImage(file_id=file_id))
+        for field, wanted, there in (
+            ("moodboard_id", request.moodboard_id, self.moodboards.keys()),
+            ("folder_id", request.folder_id, self.folders),
+        ):
+            if wanted and wanted not in there:
+                reason = field.removesuffix("_id").upper() + "_NOT_FOUND"
+                violations.append(FieldViolation(field, "is not found", reason))
         if violations:
             raise InvalidArgumentError(
                 "bad references", reason="BAD_IMAGE_REFERENCE", violations=violations
             )
-        return backend_pb2.ResolveImagesResponse(images=images)
+        return backend_pb2.ResolveImagesResponse(
+            images=images, moodboard=self.moodboards.get(request.moodboard_id)
+        )
 
     async def StoreGenerated(self, request_iterator: Any, context: Any) -> Any:  # noqa: ARG002, N802 - gRPC's shape
         raise _not_here()

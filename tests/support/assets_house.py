@@ -122,11 +122,16 @@ class Backend:
         )
 
     async def resolve(
-        self, team: str, *refs: int | str, pin_token: str = ""
+        self,
+        team: str,
+        *refs: int | str,
+        pin_token: str = "",
+        pins: Sequence[backend_pb2.JobPins] = (),
     ) -> list[backend_pb2.ResolvedImage]:
         request = backend_pb2.ResolveImagesRequest(
             team=team,
             pin_token=pin_token,
+            pins=pins,
             refs=[
                 backend_pb2.ImageRef(file_id=ref)
                 if isinstance(ref, int)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from contentshop.assets.v1 import backend_pb2, backend_pb2_grpc
-from libs.common.checks import MAX_ID, checking
+from libs.common.checks import MAX_ID, Violations, checking
 from services.assets.domain import ARCHIVE_TYPE, Content, FileKind, NewFile, Slot
 from services.assets.filenames import clean_filename
 from services.assets.receiving import Pace
@@ -27,6 +27,7 @@ from services.assets.usecases.resolving import Wanted, readable, resolve_images
 
 MAX_REFS = 2_000
 MAX_PIN_TOKEN_CHARS = 128
+MAX_PINS = 100
 MAX_BLOB_KEY_CHARS = 512
 MAX_ARCHIVE_BYTES = 5 * 1024**3  # what S3 takes in one PUT
 
@@ -47,14 +48,14 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
         with checking() as check:
             check_team(check, request.team)
             check.check(len(request.refs) <= MAX_REFS, "refs", f"takes at most {MAX_REFS}")
-            check.text(request.pin_token, MAX_PIN_TOKEN_CHARS, "pin_token")
+            pins = _pins(request, check)
             check.within(request.moodboard_id, 0, MAX_ID, "moodboard_id")
             check.within(request.folder_id, 0, MAX_ID, "folder_id")
         wanted = Wanted(
             file_ids=[self._file_id(ref) for ref in request.refs],
             moodboard_id=request.moodboard_id,
             folder_id=request.folder_id,
-            pin_token=request.pin_token,
+            pins=pins,
         )
         resolved = await resolve_images(self._deps, request.team, wanted)
         moodboard = resolved.moodboard
@@ -147,3 +148,24 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
             size_bytes=archive.file.content.size_bytes,
             sha256=archive.file.content.sha256,
         )
+
+
+def _pins(request: backend_pb2.ResolveImagesRequest, check: Violations) -> dict[str, list[int]]:
+    """Under which tokens which of the references are to be pinned."""
+    check.text(request.pin_token, MAX_PIN_TOKEN_CHARS, "pin_token")
+    if request.pin_token:
+        check.check(not request.pins, "pins", "stands in place of pin_token")
+        return {request.pin_token: list(range(len(request.refs)))}
+    if not check.check(len(request.pins) <= MAX_PINS, "pins", f"takes at most {MAX_PINS}"):
+        return {}
+    found: dict[str, list[int]] = {}
+    for n, job in enumerate(request.pins):
+        path = f"pins[{n}]"
+        check.text(job.pin_token, MAX_PIN_TOKEN_CHARS, f"{path}.pin_token", required=True)
+        check.check(job.pin_token not in found, f"{path}.pin_token", "was given before")
+        few = check.check(len(job.refs) <= MAX_PINS, f"{path}.refs", f"takes at most {MAX_PINS}")
+        if few and all(0 <= ref < len(request.refs) for ref in job.refs):
+            found[job.pin_token] = list(job.refs)
+        elif few:
+            check.add(f"{path}.refs", "names a reference that is not there")
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
@@ -13,23 +13,26 @@ _pins = tables.pins
 _files = tables.files
 
 
-async def add(
-    tx: Tx, team: str, pin_token: str, file_ids: Collection[int], pin_seconds: float
-) -> None:
-    """Pins files for so many seconds; a pin that lasts goes on lasting.
+async def add(tx: Tx, team: str, pinned: Mapping[str, Collection[int]], pin_seconds: float) -> None:
+    """Pins files for so many seconds, token → file ids; a pin that lasts goes on lasting.
 
     The caller holds the files (`files.find_images`), in this transaction.
     """
-    chosen = sa.select(
-        sa.literal(team), sa.literal(pin_token), _files.c.id, tx.after(pin_seconds)
-    ).where(_files.c.team == team, _files.c.id.in_(file_ids))
-    insert = tx.insert(_pins).from_select(["team", "pin_token", "file_id", "expires_at"], chosen)
+    rows = [
+        {"team": team, "pin_token": token, "file_id": file_id}
+        for token, file_ids in pinned.items()
+        for file_id in file_ids
+    ]
+    if not rows:
+        return
+    insert = tx.insert(_pins).values(expires_at=tx.after(pin_seconds))
     lasts = _pins.c.expires_at.is_(None)
     await tx.execute(
         insert.on_conflict_do_update(
             index_elements=[_pins.c.team, _pins.c.pin_token, _pins.c.file_id],
             set_={"expires_at": sa.case((lasts, sa.null()), else_=insert.excluded.expires_at)},
-        )
+        ),
+        rows,
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from libs.common.blobs import BlobStore
 from libs.common.checks import Violations
@@ -31,13 +31,14 @@ class Wanted:
         file_ids: one per reference; None where it was not of a form we take.
         moodboard_id: a moodboard to take a snapshot of; 0 for none.
         folder_id: a folder to check; 0 for none.
-        pin_token: the files are pinned under it; empty: no pin.
+        pins: token → positions of the references that are pinned under it, with the moodboard's
+            files; none: no pin.
     """
 
     file_ids: Sequence[int | None]
     moodboard_id: int = 0
     folder_id: int = 0
-    pin_token: str = ""
+    pins: Mapping[str, Collection[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,13 @@ class Resolved:
 
 
 async def resolve_images(deps: Deps, team: str, wanted: Wanted) -> Resolved:
-    """The images, the moodboard's snapshot, and their files pinned where a pin token is given.
+    """The images, the moodboard's snapshot, and their files pinned where that is asked for.
 
     Raises:
         InvalidArgumentError: BAD_IMAGE_REFERENCE, naming every bad reference at refs[i], and at
             moodboard_id and folder_id what the team does not have.
     """
-    pinning = bool(wanted.pin_token)
+    pinning = bool(wanted.pins)
     async with deps.db.transaction(team) if pinning else deps.db.read(team) as tx:
         moodboard = await _snapshot(tx, team, wanted.moodboard_id, hold=pinning)
         asked = {file_id for file_id in wanted.file_ids if file_id is not None}
@@ -67,8 +68,11 @@ async def resolve_images(deps: Deps, team: str, wanted: Wanted) -> Resolved:
         if wanted.folder_id and not await folders.exists(tx, team, wanted.folder_id):
             violations.add("folder_id", "is not found", "FOLDER_NOT_FOUND")
         violations.raise_if_any(BAD_REFERENCE)
-        if pinning and found:
-            await pins.add(tx, team, wanted.pin_token, found, deps.figures.pin_seconds)
+        pinned = {
+            token: of_moodboard | {n for at in places if (n := wanted.file_ids[at]) is not None}
+            for token, places in wanted.pins.items()
+        }
+        await pins.add(tx, team, pinned, deps.figures.pin_seconds)
     readable = await asyncio.to_thread(_readable, deps.blobs, found, asked)
     return Resolved([readable[n] for n in wanted.file_ids if n is not None], moodboard)
 

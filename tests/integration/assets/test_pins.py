@@ -7,6 +7,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
+from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import job_pb2
 from libs.common.errors import (
     FailedPreconditionError,
@@ -65,6 +66,44 @@ async def test_a_pin_expires_unless_its_job_is_known(make_house: MakeHouse) -> N
     await asyncio.sleep(0.25)
     await house.enqueued("red", 3, "pin-3")
     assert await reason_of(red.delete(three.id)) == "FILE_IN_USE"
+
+
+async def test_each_job_of_many_pins_what_it_needs(
+    house: AssetsHouse, red: Team, backend: Backend
+) -> None:
+    shared, mine, other = await red.upload(), await red.upload(), await red.upload()
+    pins = [
+        backend_pb2.JobPins(pin_token="batch.1", refs=[0, 1]),
+        backend_pb2.JobPins(pin_token="batch.2", refs=[0, 2]),
+    ]
+    await backend.resolve("red", shared.id, mine.id, other.id, pins=pins)
+    await house.enqueued("red", 1, "batch.1")
+    await house.enqueued("red", 2, "batch.2")
+    await house.ended("red", 1, "batch.1")
+    assert await reason_of(red.delete(shared.id)) == "FILE_IN_USE"  # by the other job
+    assert await reason_of(red.delete(other.id)) == "FILE_IN_USE"
+    await red.delete(mine.id)
+    await house.ended("red", 2, "batch.2")
+    await red.delete(shared.id)
+    await red.delete(other.id)
+
+
+async def test_pins_of_many_jobs_are_checked(red: Team, backend: Backend) -> None:
+    file = await red.upload()
+    one = backend_pb2.JobPins(pin_token="a", refs=[0])
+    for pins, field in (
+        ([one, one], "pins[1].pin_token"),
+        ([backend_pb2.JobPins(refs=[0])], "pins[0].pin_token"),
+        ([backend_pb2.JobPins(pin_token="a", refs=[1])], "pins[0].refs"),
+        ([backend_pb2.JobPins(pin_token="a", refs=[-1])], "pins[0].refs"),
+        ([backend_pb2.JobPins(pin_token="a", refs=[0] * 101)], "pins[0].refs"),
+        ([one] * 101, "pins"),
+    ):
+        with pytest.raises(InvalidArgumentError) as caught:
+            await backend.resolve("red", file.id, pins=pins)
+        assert [v.field for v in caught.value.violations] == [field]
+    with pytest.raises(InvalidArgumentError):
+        await backend.resolve("red", file.id, pin_token="b", pins=[one])
 
 
 async def test_pins_that_expired_long_ago_are_forgotten(house: AssetsHouse, red: Team) -> None:
