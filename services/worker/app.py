@@ -34,6 +34,7 @@ from services.worker.inhand import Counters, JobsInHand
 from services.worker.leases import LeaseKeeper
 from services.worker.servicer import WorkerFacts, WorkerServicer
 from services.worker.settings import Settings
+from services.worker.usecases.call_leave import CallLeave
 from services.worker.usecases.enhance_prompt import EnhancePrompt
 from services.worker.usecases.make_image import MakeImage
 from services.worker.usecases.references import LoadReferences
@@ -99,6 +100,7 @@ def build(
         hand=JobsInHand(settings.slots),
         counters=Counters(),
         circuit=GeneratorCircuit(base.clock, probe_seconds=settings.probe_seconds),
+        leave=CallLeave(enqueue, places=settings.images_at_once, clock=base.clock, ids=base.ids),
     )
     run_job = _run_job(
         base, state, enqueue=enqueue, assets=assets, patience=patience, generator=generator
@@ -138,6 +140,7 @@ def build(
         keeper,
         CommandWatcher(enqueue, state.hand, on_connect=keeper.wake, clock=base.clock, ids=base.ids),
         state.circuit,
+        state.leave,
         carrier,
         consumer,
         server,
@@ -163,6 +166,7 @@ class _State:
     hand: JobsInHand
     counters: Counters
     circuit: GeneratorCircuit
+    leave: CallLeave
 
 
 def _run_job(
@@ -181,7 +185,8 @@ def _run_job(
         records=enqueue,
         circuit=state.circuit,
         counters=state.counters,
-        at_once=settings.images_at_once,
+        leave=state.leave,
+        model_of=generator.model_for if settings.governor else lambda _quality: "",
         timeout_seconds=settings.image_timeout_seconds,
         prices=settings.prices(),
         clock=base.clock,

@@ -117,12 +117,75 @@ class GenerationError(Exception):
         self.detail = detail
 
 
+class NoLeaveError(GenerationError):
+    """No try was made: the model takes no more calls for longer than a worker should wait."""
+
+    def __init__(self, wait_seconds: float) -> None:
+        super().__init__(
+            Outcome.RATE_LIMITED,
+            "the model takes no more calls for now",
+            retry_after_seconds=wait_seconds,
+            detail="governor",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CallGrant:
+    """Calls that may be made now, and when to ask for the rest."""
+
+    calls: int
+    wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallTally:
+    """How calls of one model went: answered, refused as too many, failed at the provider."""
+
+    ok: int = 0
+    rate_limited: int = 0
+    failed: int = 0
+    retry_after_seconds: float = 0.0
+
+    @property
+    def bad(self) -> bool:
+        """Whether all workers should hear of it soon."""
+        return bool(self.rate_limited or self.failed)
+
+    def __add__(self, other: CallTally) -> CallTally:
+        """Both together."""
+        return CallTally(
+            self.ok + other.ok,
+            self.rate_limited + other.rate_limited,
+            self.failed + other.failed,
+            max(self.retry_after_seconds, other.retry_after_seconds),
+        )
+
+
+def tally_of(fault: GenerationError | None) -> CallTally:
+    """One call by how it ended; None for an image. A fault of our own says nothing of a model."""
+    if fault is None:
+        return CallTally(ok=1)
+    match fault.outcome:
+        case Outcome.RATE_LIMITED:
+            return CallTally(rate_limited=1, retry_after_seconds=fault.retry_after_seconds or 0.0)
+        case Outcome.OVERLOADED | Outcome.TIMED_OUT:
+            return CallTally(failed=1)
+        case Outcome.INTERNAL:
+            return CallTally()
+        case _:
+            return CallTally(ok=1)
+
+
 class Generator(Protocol):
     """What makes images, and finds words for them; see generators/offline.py and gemini.py."""
 
     @property
     def name(self) -> str:
         """`offline` or `gemini`."""
+        ...
+
+    def model_for(self, quality: str) -> str:
+        """The model that images of a quality are asked of; empty where there is no provider."""
         ...
 
     async def generate(self, request: ImageRequest) -> GeneratedImage:

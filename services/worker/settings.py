@@ -50,6 +50,11 @@ class Settings(CommonSettings):
     broker_url: str = setting("BROKER_URL", "amqp:// or memory://", "memory://", secret=True)
     blob_url: str = setting("BLOB_URL", "s3:// or file:///, as assets has it")
     generator: str = setting("GENERATOR", "offline or gemini", "offline")
+    governor: bool = setting(
+        "GOVERNOR",
+        "keep with all workers to a provider's rate, by enqueue's leave; never for offline",
+        True,  # noqa: FBT003
+    )
     offline_delay_seconds: float = setting(
         "OFFLINE_DELAY_SECONDS", "how long an offline image takes at least", 0.0, at_least=0
     )

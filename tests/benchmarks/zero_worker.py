@@ -31,6 +31,9 @@ class ZeroGenerator:
         self._calls = os.open(calls, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._image = GeneratedImage(images.encoded("PNG"), "image/png", "zero")
 
+    def model_for(self, _quality: str) -> str:
+        return ""
+
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         os.write(self._calls, f"{request.job_id} {request.index}\n".encode())
         if self._delay:

@@ -109,6 +109,9 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
         self.faults = Faults()
         self.lease_ms = lease_ms
         self.presence: pb.RenewLeasesRequest | None = None
+        self.asks: list[pb.AcquireCallsRequest] = []
+        self.reports: list[pb.ReportCallsRequest] = []
+        self.leave: Callable[[pb.AcquireCallsRequest], pb.AcquireCallsResponse] | None = None
         self.watchers: list[asyncio.Queue[pb.WatchWorkerResponse | None]] = []
         self.server = server_for(
             "enqueue",
@@ -192,6 +195,24 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
                 yield word
         finally:
             self.watchers.remove(queue)
+
+    async def AcquireCalls(
+        self, request: pb.AcquireCallsRequest, context: Any
+    ) -> pb.AcquireCallsResponse:
+        self.faults.before("AcquireCalls")
+        self._held(request.job_id, request.fence)
+        self.asks.append(request)
+        self.faults.after("AcquireCalls")
+        if self.leave is None:
+            return pb.AcquireCallsResponse(granted=request.calls)
+        return self.leave(request)
+
+    async def ReportCalls(
+        self, request: pb.ReportCallsRequest, context: Any
+    ) -> pb.ReportCallsResponse:
+        self.faults.before("ReportCalls")
+        self.reports.append(request)
+        return pb.ReportCallsResponse()
 
     async def RecordPrompt(
         self, request: pb.RecordPromptRequest, context: Any
@@ -377,12 +398,16 @@ class ScriptedGenerator:
         self.most_running = 0
         self.cancelled = 0
         self.closed = False
+        self.model = ""  # of a name, its calls are governed
         self.words: str | Exception | Callable[[], Awaitable[str]] = "softly lit"
         self.asked_words: list[str] = []
 
     @property
     def name(self) -> str:
         return "scripted"
+
+    def model_for(self, quality: str) -> str:
+        return self.model
 
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         self.requests.append(request)

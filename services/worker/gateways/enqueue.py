@@ -13,6 +13,8 @@ from libs.common.clock import Clock
 from libs.common.grpc_client import RpcClient
 from libs.common.outcomes import Outcome
 from services.worker.domain import (
+    CallGrant,
+    CallTally,
     Claim,
     HandBack,
     ImageToMake,
@@ -137,6 +139,31 @@ class EnqueueGateway:
             what="RecordPrompt",
         )
         return _images(answer.images)
+
+    async def acquire_calls(self, lease: Lease, model: str, calls: int) -> CallGrant:
+        """Leave to call a model. LeaseLostError."""
+        request = pb.AcquireCallsRequest(
+            job_id=lease.job_id, fence=lease.fence, model=model[:MAX_MODEL_CHARS], calls=calls
+        )
+        answer: pb.AcquireCallsResponse = await self._patience.ask(
+            lambda: self._client.unary(
+                self._stub.AcquireCalls, request, timeout_seconds=CALL_SECONDS
+            ),
+            lease=lease,
+            what="AcquireCalls",
+        )
+        return CallGrant(answer.granted, answer.wait_ms / 1000)
+
+    async def report_calls(self, model: str, tally: CallTally) -> None:
+        """Says how calls went, by one try."""
+        request = pb.ReportCallsRequest(
+            model=model[:MAX_MODEL_CHARS],
+            ok=tally.ok,
+            rate_limited=tally.rate_limited,
+            failed=tally.failed,
+            retry_after_ms=round(min(tally.retry_after_seconds, MAX_RETRY_SECONDS) * 1000),
+        )
+        await self._client.unary(self._stub.ReportCalls, request, timeout_seconds=CALL_SECONDS)
 
     async def record_image(
         self, lease: Lease, index: int, stored: StoredImage, model: str, usage: Usage

@@ -82,6 +82,10 @@ class GeminiGenerator:
         """`gemini`."""
         return "gemini"
 
+    def model_for(self, quality: str) -> str:
+        """The model of a quality; empty for a quality that has none."""
+        return self._settings.models.get(quality, "")
+
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         """Make one image with exactly one HTTP request.
 

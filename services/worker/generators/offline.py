@@ -57,6 +57,10 @@ class OfflineGenerator:
         """`offline`."""
         return "offline"
 
+    def model_for(self, quality: str) -> str:  # noqa: ARG002 - there is none
+        """None: there is no provider whose rate could be used up."""
+        return ""
+
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         """Make one image; raises GenerationError(BAD_INPUT) where a reference is not sound.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,12 +24,14 @@ from services.worker.domain import (
     ImageRequest,
     JobOverError,
     Lease,
+    NoLeaveError,
     StoredImage,
     Usage,
     wait_before_next_try,
 )
 from services.worker.inhand import Counters, JobInHand
 from services.worker.prices import Price, cost_micros
+from services.worker.usecases.call_leave import CallLeave
 
 log = structlog.get_logger()
 
@@ -72,8 +74,9 @@ class MakeImage:
         records: is told.
         circuit: whether calls are worth their while.
         counters: what is counted.
-        at_once: calls at once, of all jobs; a place is held until the bytes are stored, which
-            bounds the bytes in memory.
+        leave: gives places for calls, and leave for each; a place is held until the bytes are
+            stored, which bounds the bytes in memory.
+        model_of: quality → the model that is asked; empty for none that is governed.
         timeout_seconds: for one generator call.
         prices: by model; what is not there costs nothing.
         clock: for waits.
@@ -89,7 +92,8 @@ class MakeImage:
         records: ImageRecords,
         circuit: GeneratorCircuit,
         counters: Counters,
-        at_once: int,
+        leave: CallLeave,
+        model_of: Callable[[str], str],
         timeout_seconds: float,
         prices: Mapping[str, Price],
         clock: Clock,
@@ -102,7 +106,8 @@ class MakeImage:
         self._records = records
         self._circuit = circuit
         self._counters = counters
-        self._places = asyncio.Semaphore(at_once)
+        self._leave = leave
+        self._model_of = model_of
         self._timeout = timeout_seconds
         self._prices = prices
         self._clock = clock
@@ -121,6 +126,9 @@ class MakeImage:
             tries += 1
             try:
                 await self._try(job, request)
+            except NoLeaveError as fault:
+                log.info("image.no_leave", index=request.index, again_in=fault.retry_after_seconds)
+                return fault
             except GenerationError as fault:
                 wait = wait_before_next_try(
                     fault,
@@ -143,7 +151,8 @@ class MakeImage:
             await self._clock.sleep(wait)
 
     async def _try(self, job: JobInHand, request: ImageRequest) -> None:
-        async with self._places:
+        model = self._model_of(request.quality)
+        async with self._leave.place(job.claim.lease, model):
             if job.leaving:
                 raise asyncio.CancelledError  # ends this image's task, as leave() would have
             with job.busy():
@@ -200,13 +209,17 @@ class MakeImage:
             log.warning("generator.fault", index=request.index, exc_info=error)
             fault = GenerationError(Outcome.INTERNAL, "the generator failed")
         else:
-            self._circuit.answered(None)
+            self._answered(request, None)
             return image
         finally:
             job.calls -= 1
         self._counters.failures += 1
-        self._circuit.answered(fault.outcome)
+        self._answered(request, fault)
         raise fault
+
+    def _answered(self, request: ImageRequest, fault: GenerationError | None) -> None:
+        self._circuit.answered(fault.outcome if fault else None)
+        self._leave.answered(self._model_of(request.quality), fault)
 
     async def _record(self, job: JobInHand, index: int, kept: _Kept) -> None:
         self._crash.here("W6")
