@@ -243,14 +243,19 @@ async def known_blobs(tx: Tx, blob_keys: Collection[str]) -> set[str]:
 
 
 async def delete_many(tx: Tx, which: sa.ColumnElement[bool], removal_seconds: float) -> int:
-    """Sets tombstones, and takes the bytes off what the teams store; how many."""
+    """Sets tombstones, empties folders of them, takes the bytes off what teams store; how many."""
     rows = await tx.execute(
         sa.update(_files)
         .where(which, _LIVE)
         .values(deleted_at=tx.now(), remove_at=tx.after(removal_seconds))
-        .returning(_files.c.team, _files.c.size_bytes)
+        .returning(_files.c.id, _files.c.team, _files.c.size_bytes)
     )
     deleted = rows.all()
+    if deleted:
+        # What is in a folder can be counted without a look at the files.
+        within = tables.folder_files
+        gone = within.c.file_id.in_([row.id for row in deleted])
+        await tx.execute(sa.delete(within).where(gone))
     freed: dict[str, int] = {}
     for row in deleted:
         freed[row.team] = freed.get(row.team, 0) + row.size_bytes

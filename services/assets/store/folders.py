@@ -61,16 +61,10 @@ async def page(
 
 
 async def count_files(tx: Tx, team: str, folder_ids: Collection[int]) -> dict[int, int]:
-    """How many visible files are in each folder that has any."""
+    """How many files are in each folder that has any; what is deleted leaves its folders."""
     rows = await tx.execute(
         sa.select(_within.c.folder_id, sa.func.count().label("files"))
-        .join(_files, _files.c.id == _within.c.file_id)
-        .where(
-            _within.c.team == team,
-            _within.c.folder_id.in_(folder_ids),
-            _files.c.team == team,
-            VISIBLE,
-        )
+        .where(_within.c.team == team, _within.c.folder_id.in_(folder_ids))
         .group_by(_within.c.folder_id)
     )
     return {row.folder_id: row.files for row in rows}
@@ -80,14 +74,20 @@ async def page_of_files(
     tx: Tx, team: str, folder_id: int, *, before_id: int | None, limit: int
 ) -> list[File]:
     """The visible files in a folder, newest first, older than `before_id`."""
-    query = (
-        sa.select(_files)
-        .join(_within, _within.c.file_id == _files.c.id)
-        .where(_in_folder(team, folder_id))
+    newest = sa.select(_within.c.file_id).where(
+        _within.c.team == team, _within.c.folder_id == folder_id
     )
     if before_id is not None:
-        query = query.where(_within.c.file_id < before_id)
-    rows = await tx.execute(query.order_by(_within.c.file_id.desc()).limit(limit))
+        newest = newest.where(_within.c.file_id < before_id)
+    # The limit is inside, where it holds PostgreSQL to the folder: it would rather go through all
+    # files from the newest on, whosever they are, until enough are found to be in the folder.
+    few = newest.order_by(_within.c.file_id.desc()).limit(limit).subquery()
+    rows = await tx.execute(
+        sa.select(_files)
+        .join(few, few.c.file_id == _files.c.id)
+        .where(_files.c.team == team, VISIBLE)
+        .order_by(_files.c.id.desc())
+    )
     return [file_of(row) for row in rows]
 
 

@@ -21,7 +21,7 @@ def upgrade() -> None:
     _quotas()
     tables = {
         "folders": "SELECT, INSERT",
-        "folder_files": "SELECT, INSERT",
+        "folder_files": "SELECT, INSERT, DELETE",
         "moodboards": _CHANGES,
         "moodboard_files": _CHANGES,
         "variants": "SELECT, INSERT, UPDATE",
