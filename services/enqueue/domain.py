@@ -148,19 +148,6 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class DraftRef:
-    """An image reference of a request: where it stands, what for, and what it says.
-
-    Exactly one of file_id and upload_url is set.
-    """
-
-    field: str
-    role: str
-    file_id: int = 0
-    upload_url: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class InputImage:
     """One input of a job: its role (product, model, …) and its file."""
 

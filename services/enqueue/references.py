@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.enqueue.domain import DraftRef, InputImage, Moodboard
+from services.enqueue.domain import InputImage, Moodboard
 
 # The order of a job's inputs, which is how prompts and generators count them. Those of one role
 # stand as they were given.
 ORDER = ("product", "model", "background", "moodboard", "avoid")
+
+
+@dataclass(frozen=True, slots=True)
+class DraftRef:
+    """An image reference of a request: where it stands, what for, and what it says.
+
+    Exactly one of file_id and upload_url is set.
+    """
+
+    field: str
+    role: str
+    file_id: int = 0
+    upload_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

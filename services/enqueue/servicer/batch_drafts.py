@@ -8,7 +8,8 @@ from dataclasses import replace
 from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2
 from libs.common.checks import Violations, checking
 from libs.common.errors import FieldViolation, InvalidArgumentError
-from services.enqueue.domain import DraftRef, JobSpec, Labels
+from services.enqueue.domain import JobSpec, Labels
+from services.enqueue.references import DraftRef
 from services.enqueue.servicer.drafts import (
     GENERATION,
     GENERATION_KEY,

@@ -12,8 +12,9 @@ from google.protobuf import json_format, struct_pb2
 from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.checks import MAX_ID, Violations, checking
-from services.enqueue.domain import DraftRef, JobSpec, Labels
+from services.enqueue.domain import JobSpec, Labels
 from services.enqueue.prompt import Prompt, PromptStrategy
+from services.enqueue.references import DraftRef
 from services.enqueue.usecases.enqueueing import Draft
 from services.enqueue.workflows import WORKFLOWS, Workflow
 

@@ -1,8 +1,8 @@
-"""Jobs: write, read, move. Every move of state is guarded in its WHERE."""
+"""Jobs: read and move; new ones: `new_jobs`. Every move of state is guarded in its WHERE."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,19 +14,14 @@ from services.enqueue import tables
 from services.enqueue.domain import (
     ArchiveState,
     Fault,
-    Image,
-    ImageState,
     Job,
-    JobSpec,
     JobState,
     sources_of,
 )
-from services.enqueue.prompt import PromptStrategy
 from services.enqueue.store import images
 from services.enqueue.store.rows import job_of
 
 _jobs = tables.jobs
-_images = tables.images
 _paused = tables.paused_lanes
 
 
@@ -40,121 +35,6 @@ class JobFilter:
     created_from: datetime | None = None
     created_before: datetime | None = None
     batch_id: int = 0
-
-
-async def add(
-    tx: Tx,
-    specs: Sequence[JobSpec],
-    *,
-    admitted: Collection[str],
-    max_attempts: int,
-    ring: float,
-    paying: Collection[str] = (),
-) -> list[Job]:
-    """Stores new jobs with their slots; the jobs, in order.
-
-    Args:
-        tx: the transaction, which holds the teams' locks.
-        specs: the jobs, pin tokens distinct.
-        admitted: pin tokens of those that get a place at once.
-        max_attempts: attempts each may use.
-        ring: seconds until an unanswered doorbell is rung again.
-        paying: teams whose jobs hold a credit per image; the ledger's part is `ledger.hold`.
-    """
-    rows = [
-        _new_row(spec, max_attempts, spec.pin_token in admitted)
-        | {"credits_held": spec.count if spec.team in paying else None}
-        for spec in specs
-    ]
-    is_admitted = sa.bindparam("is_admitted", type_=sa.Boolean())
-    statement = (
-        sa.insert(_jobs)
-        .values(
-            created_at=tx.now(),
-            admitted_at=sa.case((is_admitted, tx.now())),
-            ring_at=sa.case((is_admitted, tx.after(ring))),
-        )
-        .returning(_jobs)
-    )
-    inserted = {row.pin_token: row for row in await tx.execute(statement, rows)}
-    added = [
-        job_of(inserted[spec.pin_token], tuple(map(_new_image, range(1, spec.count + 1))))
-        for spec in specs
-    ]
-    slots = [
-        {
-            "job_id": job.id,
-            "image_index": image.index,
-            "team": job.spec.team,
-            "state": image.state,
-            "attempt": image.attempt,
-        }
-        for job in added
-        for image in job.images
-    ]
-    await tx.execute(sa.insert(_images), slots)
-    return added
-
-
-def _new_image(index: int) -> Image:
-    return Image(
-        index, ImageState.PENDING, attempt=0, made=None, fault=None, done_at=None, shot=index
-    )
-
-
-def _new_row(spec: JobSpec, max_attempts: int, admitted: bool) -> dict[str, Any]:  # noqa: FBT001 - a fact
-    board = spec.moodboard
-    return {
-        "team": spec.team,
-        "type": spec.type,
-        "lane": spec.lane,
-        "quality": spec.quality,
-        "format": spec.format,
-        "schema_key": spec.schema_key,
-        "input": dict(spec.values),
-        "aspect_ratio": spec.aspect_ratio,
-        "number_of_variations": spec.count,
-        "inputs": [[i.role, i.file_id] for i in spec.inputs],
-        "moodboard_snapshot": {
-            "positive_file_ids": list(board.positive_file_ids),
-            "negative_file_ids": list(board.negative_file_ids),
-            "style_appendix": board.style_appendix,
-        }
-        if board
-        else None,
-        "prompt_original": spec.prompt.original,
-        "prompt_strategy": spec.prompt.strategy or PromptStrategy.NONE,
-        "prompt_enhanced": spec.prompt.enhanced or None,
-        "prompt_enhance_ms": spec.prompt.enhance_ms,
-        "priority": spec.priority,
-        "product": spec.labels.product,
-        "variant": spec.labels.variant,
-        "destination": spec.labels.destination,
-        "workspace_session_id": spec.labels.workspace_session_id,
-        "template_name": spec.labels.template_name,
-        "source_task_id": spec.labels.source_task_id,
-        "pin_token": spec.pin_token,
-        "batch_id": spec.batch_id or None,
-        "variant_index": spec.variant_index or None,
-        "retry_of": spec.retry_of or None,
-        "folder_id": spec.folder_id or None,
-        "moodboard_id": spec.moodboard_id or None,
-        "shots": list(spec.shots) or None,
-        "shots_of": spec.shots_of or None,
-        "is_admitted": admitted,
-        "state": JobState.QUEUED,
-        "last_sequence": 2 if admitted else 1,
-        "images_done": 0,
-        "images_failed": 0,
-        "attempts": 0,
-        "max_attempts": max_attempts,
-        "lost_workers": 0,
-        "dispatch_no": 1 if admitted else 0,
-        "rings": 0,
-        "fence": 0,
-        "archive_state": ArchiveState.NONE,
-        "archive_rings": 0,
-    }
 
 
 async def find(tx: Tx, job_id: int, team: str | None = None) -> Job | None:

@@ -17,9 +17,10 @@ from libs.common.errors import (
 )
 from libs.common.ids import Ids
 from libs.common.request_keys import RequestKey
-from services.enqueue.domain import DraftRef, InputImage, Job, JobSpec, Moodboard
+from services.enqueue.domain import InputImage, Job, JobSpec, Moodboard
 from services.enqueue.prompt import PromptStrategy
 from services.enqueue.references import (
+    DraftRef,
     KeptMoodboard,
     Pins,
     Resolved,

@@ -12,8 +12,8 @@ from libs.common.errors import (
 )
 from libs.common.request_keys import RequestKey
 from services.enqueue.batch import Batch, silent
-from services.enqueue.domain import DraftRef, ImageState, Job, JobSpec, JobState
-from services.enqueue.references import request_of
+from services.enqueue.domain import ImageState, Job, JobSpec, JobState
+from services.enqueue.references import DraftRef, request_of
 from services.enqueue.store import batches, jobs, retries
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.enqueueing import EnqueueJob

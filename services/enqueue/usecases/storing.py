@@ -12,7 +12,7 @@ from libs.common.request_keys import KeptKey, Name, RequestKey, check_same
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Job, JobSpec
 from services.enqueue.group_commit import GroupCommit
-from services.enqueue.store import admission, batches, jobs, ledger
+from services.enqueue.store import admission, batches, ledger, new_jobs
 from services.enqueue.store.admission import Places
 from services.enqueue.store.events import NewEvent, about
 from services.enqueue.usecases.deps import Deps, send, tell
@@ -143,7 +143,7 @@ class StoreRequests:
             for spec in new.specs
         ]
         places = await admission.places(tx, limits, deps.limits.live_jobs_per_team)
-        added = await jobs.add(
+        added = await new_jobs.add(
             tx,
             specs,
             admitted=_admissible(specs, places),

@@ -19,7 +19,7 @@ from services.enqueue import relay
 from services.enqueue.domain import InputImage, Job, JobSpec, JobState, Labels
 from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.prompt import Prompt, PromptStrategy
-from services.enqueue.store import admission, jobs
+from services.enqueue.store import admission, jobs, new_jobs
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.executing import Held, claim_job, release_for_backoff
 from services.enqueue.wakeups import LocalWakeups
@@ -56,7 +56,7 @@ class Scene:
     async def job(self) -> int:
         async with self.deps.db.transaction("red") as tx:
             await admission.ensure_teams(tx, ["red"])
-            [job] = await jobs.add(
+            [job] = await new_jobs.add(
                 tx, [SPEC], admitted={SPEC.pin_token}, max_attempts=3, ring=3600.0
             )
         return job.id

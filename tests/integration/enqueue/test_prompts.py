@@ -137,3 +137,32 @@ def test_a_setting_that_is_none_is_named() -> None:
     with pytest.raises(SettingsError) as refused:
         env.load(Settings, environ | {"ENQUEUE_DATABASE_URL": "sqlite+aiosqlite:///x"})
     assert refused.value.problems == ["PROMPT_STRATEGY must be one of none, template, gemini"]
+
+
+async def test_a_retry_is_made_of_the_same_words(house: House) -> None:
+    team, worker = house.team(), house.worker()
+    job = await team.generate(prompt_strategy=GEMINI)
+    claim = await worker.claim(job.id)
+    await record(worker, job.id, claim.fence, BETTER)
+    await worker.fail(job.id, claim.fence, 1, "OUTPUT_BLOCKED")
+    await worker.finish(job.id, claim.fence)
+    retry = (await team.call("RetryJob", enqueue_pb2.RetryJobRequest(job_id=job.id))).job
+    assert retry.prompt.enhanced == BETTER
+    again = await worker.claim(retry.id, "c2")
+    assert (again.spec.prompt_strategy, prompts(again)) == (NONE, [BETTER])
+
+
+async def test_a_batch_has_one_strategy_for_all(house: House) -> None:
+    team = house.team()
+    request = enqueue_pb2.EnqueueBatchRequest()
+    for file_id in (1, 2):
+        request.variants.add().product_images.add(file_id=file_id)
+    request.settings.prompt_strategy = TEMPLATE
+    batch = (await team.call("EnqueueBatch", request)).batch
+    found = [await team.get(job_id) for job_id in batch.job_ids]
+    assert [job.prompt.strategy for job in found] == [TEMPLATE, TEMPLATE]
+    assert all("Light: " in job.prompt.enhanced for job in found)
+    request.settings.prompt_strategy = 99  # type: ignore[assignment]  # an open enum
+    with pytest.raises(InvalidArgumentError) as refused:
+        await team.call("EnqueueBatch", request)
+    assert [v.field for v in refused.value.violations] == ["settings.prompt_strategy"]

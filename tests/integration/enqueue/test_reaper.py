@@ -13,7 +13,7 @@ from services.enqueue.domain import InputImage, JobSpec, JobState, Labels
 from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.prompt import Prompt, PromptStrategy
 from services.enqueue.relay import Reaper
-from services.enqueue.store import admission, jobs, leases
+from services.enqueue.store import admission, jobs, leases, new_jobs
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.executing import claim_job
 from services.enqueue.wakeups import LocalWakeups
@@ -56,7 +56,7 @@ class Scene:
         """A running job whose lease has run out."""
         async with self.deps.db.transaction("red") as tx:
             await admission.ensure_teams(tx, ["red"])
-            [job] = await jobs.add(
+            [job] = await new_jobs.add(
                 tx, [SPEC], admitted={SPEC.pin_token}, max_attempts=3, ring=3600.0
             )
         await claim_job(self.deps, job.id, "c1", "w1")
