@@ -20,6 +20,7 @@ from libs.common.errors import (
 )
 from services.enqueue import tables
 from services.enqueue.store import jobs, ledger
+from tests.integration.enqueue.batching import cancel_batch, enqueue_batch
 from tests.integration.enqueue.house import CLOCK, House, Ops, Team, Worker, open_house
 from tests.support.databases import DatabaseUrls
 
@@ -119,6 +120,45 @@ async def test_too_few_credits_are_refused_and_nothing_is_stored(house: House) -
     assert job.credits.held == 2
     # And its repeat needs none.
     assert (await team.generate(number_of_variations=2, request_id="r1")).id == job.id
+
+
+async def test_a_batch_holds_for_all_its_images_or_none(house: House) -> None:
+    team, ops = house.team(), house.ops()
+    await ops.grant("red", 7)
+    with pytest.raises(FailedPreconditionError) as raised:
+        await enqueue_batch(team, 4, settings={"number_of_variations": 2})
+    assert raised.value.metadata == {"required": "8", "remaining": "7"}
+    batch = await enqueue_batch(team, 3, settings={"number_of_variations": 2})
+    assert figures(await team.credits()) == (7, 1, 6, 0)
+    request = enqueue_pb2.ListJobsRequest(batch_id=batch.id)
+    done = (await team.call("ListJobs", request)).jobs[-1]
+    await house.worker().make_all(done.id)
+    for _ in range(2):
+        await cancel_batch(team, batch.id)
+        assert figures(await team.credits()) == (7, 5, 0, 2)
+    assert await check(ops) == []
+
+
+async def test_a_retry_holds_anew_for_what_it_makes(house: House) -> None:
+    team, worker, ops = house.team(), house.worker(), house.ops()
+    await ops.grant("red", 4)
+    job = await team.generate(number_of_variations=3)
+    fence = (await worker.claim(job.id)).fence
+    await worker.record(job.id, fence, 2, 100)
+    for index in (1, 3):
+        await worker.fail(job.id, fence, index, "NO_IMAGE")
+    await worker.finish(job.id, fence)
+    assert figures(await team.credits()) == (4, 3, 0, 1)
+    retry = enqueue_pb2.RetryJobRequest(job_id=job.id, only_missing=True)
+    again = (await team.call("RetryJob", retry)).job
+    assert again.credits.held == 2
+    assert figures(await team.credits()) == (4, 1, 2, 1)
+    await team.cancel(again.id)
+    await team.generate(number_of_variations=2)
+    with pytest.raises(FailedPreconditionError) as raised:
+        await team.call("RetryJob", retry)
+    assert raised.value.reason == "INSUFFICIENT_CREDITS"
+    assert await check(ops) == []
 
 
 async def test_racing_requests_share_the_last_credits(house: House) -> None:

@@ -14,6 +14,7 @@ from libs.common.broker import Delivery
 from libs.common.db import Database
 from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from services.enqueue import tables
+from tests.integration.enqueue.batching import enqueue_batch
 from tests.integration.enqueue.house import CLOCK, House, Team, Worker, open_house
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
@@ -142,6 +143,19 @@ async def test_where_reviews_are_wanted_images_and_zip_wait_for_one(urls: Databa
             (REJECTED, True),
         ]
         assert [len(e.outputs) for e in heard.heard] == [2, 2, 2]
+
+
+async def test_a_batch_shows_what_was_approved_alone(urls: DatabaseUrls) -> None:
+    async with open_house(urls, REVIEW_REQUIRED="true") as house:
+        team = house.team()
+        batch = await enqueue_batch(team, 2)
+        listed = await team.call("ListJobs", enqueue_pb2.ListJobsRequest(batch_id=batch.id))
+        for job in listed.jobs:
+            await house.worker().make_all(job.id)
+        await review(team, listed.jobs[0].id, APPROVED)
+        request = execution_pb2.GetBatchOutputsRequest(team="red", batch_id=batch.id)
+        found = await packager(house).call("GetBatchOutputs", request)
+        assert sorted(len(variant.outputs) for variant in found.variants) == [0, 1]
 
 
 async def test_an_approved_zip_comes_as_usual_and_is_built_once(urls: DatabaseUrls) -> None:
