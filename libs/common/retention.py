@@ -26,11 +26,19 @@ Remove = Callable[[Tx, float, int], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Rows of one kind, and after how many days they go; 0: never."""
+    """Rows of one kind.
+
+    Attributes:
+        what: for logs.
+        days: after which they go; 0: never.
+        remove: one step.
+        step_rows: at most in one step, so in one transaction.
+    """
 
     what: str
     days: float
     remove: Remove
+    step_rows: int = STEP_ROWS
 
 
 class Retention:
@@ -40,7 +48,6 @@ class Retention:
         db: whose rows.
         clock: for the pauses.
         rules: in this order.
-        step_rows: of each kind, in one transaction.
         removed: called when something was.
     """
 
@@ -50,13 +57,11 @@ class Retention:
         clock: Clock,
         rules: Sequence[Rule],
         *,
-        step_rows: int = STEP_ROWS,
         removed: Callable[[], None] = lambda: None,
     ) -> None:
         self._db = db
         self._clock = clock
         self._rules = [rule for rule in rules if rule.days > 0]
-        self._step_rows = step_rows
         self._removed = removed
 
     async def round(self) -> bool:
@@ -64,11 +69,11 @@ class Retention:
         more = False
         for rule in self._rules:
             async with self._db.duty() as tx:
-                rows = await rule.remove(tx, rule.days * DAY_SECONDS, self._step_rows)
+                rows = await rule.remove(tx, rule.days * DAY_SECONDS, rule.step_rows)
             if rows:
                 log.info("retention.removed", what=rule.what, rows=rows)
                 self._removed()
-            more = more or rows >= self._step_rows
+            more = more or rows >= rule.step_rows
         if more:
             await self._clock.sleep(PAUSE_SECONDS)
         return more

@@ -33,6 +33,7 @@ from services.enqueue.usecases.enqueueing import EnqueueJob
 from services.enqueue.usecases.governing import Governor
 from services.enqueue.usecases.operating import TeamRates
 from services.enqueue.usecases.reconciling import ReconcileDuty
+from services.enqueue.usecases.retaining import Ages, EventRetention, retention_of
 from services.enqueue.usecases.retrying import Retry
 from services.enqueue.usecases.storing import StoreRequests
 from services.enqueue.wakeups import LocalWakeups, PostgresWakeups
@@ -245,5 +246,21 @@ def _duties(
             floor_seconds=settings.credit_check_seconds,
             ids=ids,
         ),
+        *_retention(deps.db, settings, clock, ids),
         Duty("workers", lambda: relay.forget_workers(deps), floor_seconds=3600.0, ids=ids),
     ]
+
+
+def _retention(db: Database, settings: Settings, clock: Clock, ids: Ids) -> list[Duty]:
+    ages = Ages(
+        jobs_days=settings.retention_jobs_days,
+        events_days=settings.retention_events_days,
+        keys_days=settings.retention_keys_days,
+        audit_days=settings.retention_audit_days,
+    )
+    rounds = {
+        "retention": retention_of(db, clock, ages).round,
+        "event_retention": EventRetention(db, clock, ages.events_days).round,
+    }
+    every = settings.retention_seconds
+    return [Duty(name, work, floor_seconds=every, ids=ids) for name, work in rounds.items()]

@@ -59,7 +59,24 @@ class Settings(CommonSettings):
         "hide images until their job is approved",
         False,  # noqa: FBT003
     )
-
+    retention_jobs_days: float = setting(
+        "RETENTION_JOBS_DAYS",
+        "ended jobs, and batches of them, go after; 0: never",
+        365.0,
+        at_least=0,
+    )
+    retention_events_days: float = setting(
+        "RETENTION_EVENTS_DAYS", "events of ended jobs go after; 0: never", 90.0, at_least=0
+    )
+    retention_audit_days: float = setting(
+        "RETENTION_AUDIT_DAYS", "entries of the audit go after; 0: never", 730.0, at_least=0
+    )
+    retention_keys_days: float = setting(
+        "RETENTION_KEYS_DAYS", "a request_id is forgotten after; 0: never", 7.0, at_least=0
+    )
+    retention_seconds: float = setting(
+        "RETENTION_SECONDS", "between two looks for what is too old", 600.0, at_least=0.05
+    )
     prompt_strategy: str = setting(
         "PROMPT_STRATEGY", "of jobs that ask for none: none, template or gemini", "none"
     )

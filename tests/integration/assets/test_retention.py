@@ -115,12 +115,10 @@ async def test_a_round_says_whether_there_is_more(house: AssetsHouse) -> None:
     for job_id in range(5, 8):
         await made(house, job_id)
     await age(house, tables.job_endings.c.ended_at, 2.0)
-    rule = Rule("endings", 1.0, retention.remove_endings)
+    rule = Rule("endings", 1.0, retention.remove_endings, step_rows=2)
     never = Rule("keys", 0, retention.remove_keys)
     woken: list[int] = []
-    rounds = Retention(
-        house.db, house.clock, [rule, never], step_rows=2, removed=lambda: woken.append(1)
-    )
+    rounds = Retention(house.db, house.clock, [rule, never], removed=lambda: woken.append(1))
     assert [await rounds.round() for _ in range(3)] == [True, False, False]
     assert len(woken) == 2
     assert await house.count(tables.job_endings) == 0
