@@ -34,12 +34,11 @@ from services.packager.usecases.building import BuildArchive
 from services.packager.usecases.deps import Deps, Limits
 from services.packager.usecases.reporting import report_archives
 from services.packager.usecases.requesting import CreateArchive
-from services.packager.usecases.retention import Ages, remove_old_rows
+from services.packager.usecases.retention import Ages, retention_of
 from services.packager.watch import WatchHub
 
 SERVICES = ("contentshop.packager.v1.PackagerService",)
 LONGEST_RETRY_SECONDS = 60.0
-RETENTION_SECONDS = 600.0  # between looks for old rows
 
 
 class PackagerApp(Components):
@@ -123,8 +122,8 @@ def build(
     ages = Ages(settings.retention_archives_days, settings.retention_keys_days)
     retention = Duty(
         "retention",
-        lambda: remove_old_rows(deps, ages),
-        floor_seconds=RETENTION_SECONDS,
+        retention_of(deps, ages).round,
+        floor_seconds=settings.retention_seconds,
         ids=ids,
     )
     builder = Builder(

@@ -50,11 +50,14 @@ class Settings(CommonSettings):
     heartbeat_seconds: float = setting(
         "HEARTBEAT_SECONDS", "silence of a watch before a heartbeat", 15.0, at_least=0.1
     )
-    retention_archives_days: int = setting(
-        "RETENTION_ARCHIVES_DAYS", "ended archives are removed after; 0: never", 30, at_least=0
+    retention_archives_days: float = setting(
+        "RETENTION_ARCHIVES_DAYS", "ended archives are removed after; 0: never", 30.0, at_least=0
     )
-    retention_keys_days: int = setting(
-        "RETENTION_KEYS_DAYS", "a request_id is forgotten after; 0: never", 7, at_least=0
+    retention_keys_days: float = setting(
+        "RETENTION_KEYS_DAYS", "a request_id is forgotten after; 0: never", 7.0, at_least=0
+    )
+    retention_seconds: float = setting(
+        "RETENTION_SECONDS", "between two looks for what is too old", 600.0, at_least=0.05
     )
 
     def __post_init__(self) -> None:

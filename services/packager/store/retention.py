@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from libs.common import request_keys
 from libs.common.db import Tx
 from services.packager import tables
 
 _archives = tables.archives
-_keys = tables.idempotency_keys
 
 
 async def remove_archives(tx: Tx, older_than_seconds: float, limit: int) -> int:
@@ -33,16 +33,5 @@ async def remove_archives(tx: Tx, older_than_seconds: float, limit: int) -> int:
 
 
 async def remove_keys(tx: Tx, older_than_seconds: float, limit: int) -> int:
-    """Removes idempotency keys that were kept so long ago; how many."""
-    name = (_keys.c.team, _keys.c.method, _keys.c.request_id)
-    old = (
-        sa.select(*name)
-        .where(_keys.c.created_at < tx.after(-older_than_seconds))
-        .order_by(_keys.c.created_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    names = [tuple(row) for row in await tx.execute(old)]
-    if names:
-        await tx.execute(sa.delete(_keys).where(sa.tuple_(*name).in_(names)))
-    return len(names)
+    """Forgets keys that were kept so long ago; how many."""
+    return await request_keys.forget(tx, tables.idempotency_keys, older_than_seconds, limit)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from libs.common.errors import NotFoundError, UnavailableError
-from services.packager.usecases.retention import Ages, remove_old_rows
+from services.packager.usecases.retention import Ages, retention_of
 from tests.integration.packager.house import PENDING, House, open_house
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
@@ -30,12 +30,12 @@ async def test_old_archives_are_forgotten_and_made_anew(house: House) -> None:
     await house.reported()
     await eventually(lambda: _reported(house))
     await _aged(house, "archives", "finished_at", 29)
-    assert not await remove_old_rows(house.app.deps, AGES)
+    assert not await retention_of(house.app.deps, AGES).round()
     await team.get(job_id=7)
     await _aged(house, "archives", "finished_at", 2)
-    assert not await remove_old_rows(house.app.deps, Ages(0, 0))
+    assert not await retention_of(house.app.deps, Ages(0, 0)).round()
     await team.get(job_id=7)
-    await remove_old_rows(house.app.deps, AGES)
+    await retention_of(house.app.deps, AGES).round()
     with pytest.raises(NotFoundError):
         await team.get(job_id=7)
     # Its request_id is still known and names nothing any more: the job gets an archive again.
@@ -57,7 +57,7 @@ async def test_what_is_not_over_stays(urls: DatabaseUrls, tmp_path: Path) -> Non
         await team.create(8)
         await _aged(house, "archives", "created_at", 400)
         await _aged(house, "archives", "finished_at", 400)
-        await remove_old_rows(house.app.deps, AGES)
+        await retention_of(house.app.deps, AGES).round()
         await team.get(job_id=7)  # enqueue has not heard of it
         assert (await team.get(job_id=8)).state == PENDING
 
@@ -68,12 +68,12 @@ async def test_steps_are_bounded_and_keys_go_by_their_own_age(house: House) -> N
     for number in range(5):
         await team.create(7, f"r{number}")
     await _aged(house, "idempotency_keys", "created_at", 6)
-    assert not await remove_old_rows(house.app.deps, AGES)
+    assert not await retention_of(house.app.deps, AGES).round()
     await _aged(house, "idempotency_keys", "created_at", 2)
     await team.create(7, "young")
     left = []
     for _ in range(3):
-        more = await remove_old_rows(house.app.deps, AGES, step=2)
+        more = await retention_of(house.app.deps, AGES, step_rows=2).round()
         left.append((await _count(house), more))
     assert left == [(4, True), (2, True), (1, False)]
 
