@@ -13,7 +13,8 @@ import structlog
 from contentshop.assets.v1 import assets_pb2
 from libs.common.outcomes import Outcome
 from services.worker.domain import MAX_ENHANCEMENT_CHARS, GenerationError
-from services.worker.generators.offline_words import WORDS, words_for
+from services.worker.generators.offline import OfflineGenerator
+from services.worker.generators.offline_words import WORDS
 from tests.support.eventually import eventually
 from tests.support.worker_house import House
 
@@ -145,6 +146,8 @@ async def test_the_prompt_goes_with_the_image_where_it_is_told_to(house: House) 
     assert house.enqueue.jobs[7].usages[1].cost_micros == 0  # no price list
 
 
-def test_offline_words_are_the_same_for_the_same_prompt() -> None:
-    assert words_for("a") == words_for("a")
-    assert {words_for(f"prompt {n}") for n in range(40)} == set(WORDS)
+async def test_offline_words_are_the_same_for_the_same_prompt(house: House) -> None:
+    generator = OfflineGenerator(clock=house.clock)
+    assert await generator.enhance("a") == await generator.enhance("a")
+    assert {await generator.enhance(f"prompt {n}") for n in range(40)} == set(WORDS)
+    await generator.close()

@@ -208,9 +208,7 @@ class EnqueueGenerationRequest(message.Message):
 
     @builtins.property
     def input(self) -> struct_pb2.Struct:
-        """The workflow's own input; unknown keys are refused. For apparel.catalog.v1: purpose,
-        aspect_ratio, custom_instructions, style_appendix.
-        """
+        """The workflow's own input, as ListWorkflows describes it; unknown keys are refused."""
 
     @builtins.property
     def labels(self) -> JobLabels:
@@ -308,9 +306,7 @@ class EnqueueEditRequest(message.Message):
 
     @builtins.property
     def input(self) -> struct_pb2.Struct:
-        """The workflow's own input; unknown keys are refused. For image.edit.v1: instruction,
-        aspect_ratio.
-        """
+        """The workflow's own input, as ListWorkflows describes it; unknown keys are refused."""
 
     @builtins.property
     def labels(self) -> JobLabels:
