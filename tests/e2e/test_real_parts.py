@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import zipfile
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from PIL import Image
 
 from contentshop.assets.v1 import assets_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc, job_pb2
+from contentshop.packager.v1 import packager_pb2
 from libs.common.errors import UnavailableError
 from libs.common.grpc_client import ClientTls, RpcClient, open_channel
 from tests.fakes.gemini_behaviours import SAID, Behaviour, draw
@@ -101,6 +103,24 @@ async def _fetch_like_a_browser(team: FleetTeam, file_id: int, data: bytes) -> N
         assert "attachment" in fetched.headers["content-disposition"]
         changed = url.replace("X-Amz-Signature=", "X-Amz-Signature=0")
         assert (await browser.get(changed)).status_code == 403
+
+
+async def test_a_batch_in_one_zip(fleet: Fleet, team: FleetTeam, photo: assets_pb2.File) -> None:
+    batch = await team.make_batch(photo, ["red", "blue/green"], 2)
+    await team.batch_ended(batch.id)
+    archive = await team.make_archive(batch_id=batch.id)
+    assert archive.state == packager_pb2.ARCHIVE_STATE_READY, archive
+    assert archive.image_count == 4
+    names = [f"{folder}/image-{n}.png" for folder in ("red", "blue-green") for n in (1, 2)]
+    with zipfile.ZipFile(io.BytesIO(await team.download_archive(batch_id=batch.id))) as found:
+        assert found.namelist() == [*names, "manifest.json"]
+        facts = json.loads(found.read("manifest.json"))
+        assert facts["name"] == batch.name
+        for image in facts["images"]:
+            assert found.read(image["file_name"]) == await team.download(int(image["file_id"]))
+    folder = await team.make_archive(folder_id=await team.folder_of(batch.id, 4))
+    assert (folder.state, folder.image_count) == (packager_pb2.ARCHIVE_STATE_READY, 4)
+    await check_invariants(fleet)
 
 
 async def test_an_edit(team: FleetTeam, photo: assets_pb2.File) -> None:

@@ -8,12 +8,12 @@ import io
 import secrets
 import time
 import zipfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc, backend_pb2
-from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc, job_pb2
+from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, enqueue_pb2_grpc, job_pb2
 from contentshop.packager.v1 import packager_pb2, packager_pb2_grpc
 from libs.common.errors import AbortedError, DeadlineExceededError, UnavailableError
 from libs.common.grpc_client import RpcClient
@@ -119,6 +119,60 @@ class FleetTeam:
         )
         return answer.job  # type: ignore[no-any-return]
 
+    async def make_batch(
+        self, photo: assets_pb2.File, variants: Sequence[str], n: int = 2
+    ) -> batch_pb2.Batch:
+        """Enqueues n images of a photo for each variant."""
+        request = enqueue_pb2.EnqueueBatchRequest(
+            request_id=secrets.token_hex(8),
+            name="Autumn",
+            settings=batch_pb2.BatchSettings(number_of_variations=n),
+        )
+        for variant in variants:
+            image = backend_pb2.ImageRef(file_id=photo.id)
+            request.variants.add(variant=variant, product_images=[image])
+        answer = await patiently(
+            lambda: self._call(self._enqueue, self._jobs.EnqueueBatch, request)
+        )
+        return answer.batch  # type: ignore[no-any-return]
+
+    async def batch_ended(self, batch_id: int) -> None:
+        """Returns at the batch's end, by watching it."""
+
+        async def watched() -> None:
+            request = enqueue_pb2.WatchBatchRequest(batch_id=batch_id)
+            async for _ in self._enqueue.stream(self._jobs.WatchBatch, request):
+                pass
+
+        await patiently(watched)
+
+    async def folder_of(self, batch_id: int, files: int) -> int:
+        """The folder that all of a batch share, once so many files are in it."""
+
+        async def filled() -> int:
+            request = assets_pb2.ListFoldersRequest(batch_id=batch_id)
+            answer = await self._call(self._assets, self._files.ListFolders, request)
+            shared = [f for f in answer.folders if f.kind == assets_pb2.FOLDER_KIND_BATCH]
+            assert [folder.file_count for folder in shared] == [files]
+            return int(shared[0].id)
+
+        return await eventually(lambda: patiently(filled), timeout_seconds=20)
+
+    async def make_archive(self, **source: int) -> packager_pb2.Archive:
+        """The archive of a batch_id or folder_id, built to its end, by watching it."""
+        request = packager_pb2.CreateArchiveRequest(**source)  # type: ignore[arg-type]  # ids all
+        await patiently(lambda: self._call(self._packager, self._zips.CreateArchive, request))
+
+        async def watched() -> packager_pb2.Archive:
+            watch = packager_pb2.WatchArchiveRequest(**source)
+            stream = self._packager.stream(self._zips.WatchArchive, watch)
+            messages = [message async for message in stream]
+            assert messages[-1].final
+            archive: packager_pb2.Archive = messages[-1].archive
+            return archive
+
+        return await patiently(watched)
+
     async def make_edit(self, base_file_id: int, instruction: str, n: int = 1) -> job_pb2.Job:
         """Enqueues an edit."""
         request = enqueue_pb2.EnqueueEditRequest(
@@ -212,11 +266,11 @@ class FleetTeam:
         answer = await patiently(lambda: self._call(self._packager, self._zips.GetArchive, request))
         return answer.archive  # type: ignore[no-any-return]
 
-    async def download_archive(self, job_id: int) -> bytes:
-        """The zip, from the packager."""
+    async def download_archive(self, job_id: int = 0, **key: int) -> bytes:
+        """The zip of a job, or of another key, from the packager."""
 
         async def whole() -> bytes:
-            request = packager_pb2.DownloadArchiveRequest(job_id=job_id)
+            request = packager_pb2.DownloadArchiveRequest(**(key or {"job_id": job_id}))
             stream = self._packager.stream(self._zips.DownloadArchive, request)
             parts = [part async for part in stream]
             data = b"".join(part.chunk for part in parts[1:])
