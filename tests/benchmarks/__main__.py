@@ -13,7 +13,16 @@ from pathlib import Path
 from rich.console import Console
 
 from libs.common import logs
-from tests.benchmarks import enqueueing, machine, makespan, overhead, watchers, watching, zipping
+from tests.benchmarks import (
+    batches,
+    enqueueing,
+    machine,
+    makespan,
+    overhead,
+    watchers,
+    watching,
+    zipping,
+)
 from tests.benchmarks.figures import Report
 from tests.benchmarks.houses import servers
 from tests.benchmarks.plan import Bench
@@ -21,6 +30,7 @@ from tests.support.process import ServerMissingError
 
 MEASURES: dict[str, Callable[[Bench, Report], Awaitable[None]]] = {
     "enqueue": enqueueing.measure,
+    "batches": batches.measure,
     "overhead": overhead.measure,
     "makespan": makespan.measure,
     "watch": watching.measure,

@@ -13,8 +13,6 @@ from services.enqueue.domain import ArchiveState, Job, JobState, Usage
 from services.enqueue.store import images
 from services.enqueue.store.rows import job_of
 
-RECENT_JOBS = 200
-
 _batches = tables.batches
 _jobs = tables.jobs
 _images = tables.images
@@ -211,17 +209,3 @@ async def pin_tokens(tx: Tx, batch_id: int, team: str) -> dict[int, str]:
         .order_by(_jobs.c.variant_index, _jobs.c.id)
     )
     return {row.id: row.pin_token for row in rows}
-
-
-async def recent_seconds(tx: Tx, team: str, lane: str) -> float:
-    """How long the team's newest jobs of a lane that succeeded ran, on average; 0: none did."""
-    newest = (
-        sa.select(_jobs).where(_jobs.c.team == team).order_by(_jobs.c.id.desc()).limit(RECENT_JOBS)
-    ).subquery()
-    rows = await tx.execute(
-        sa.select(newest.c.started_at, newest.c.finished_at).where(
-            newest.c.lane == lane, newest.c.state == JobState.SUCCEEDED
-        )
-    )
-    ran = [(row.finished_at - row.started_at).total_seconds() for row in rows]
-    return sum(ran) / len(ran) if ran else 0.0

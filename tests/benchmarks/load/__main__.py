@@ -17,6 +17,7 @@ from tests.benchmarks.load.tools import Tools
 
 _ALL: tuple[Callable[..., Awaitable[Any]], ...] = (
     *(calls.upload, calls.enqueue, calls.echo, calls.commit, calls.row_publish, calls.submit),
+    calls.enqueue_batches,
     *(acting.claim, acting.record, acting.finish, acting.make_big_job),
     *(watching.watch_jobs, watching.watched, watching.crowd_open, watching.crowd_shout),
     *(watching.crowd_heard, watching.crowd_close, watching.connect),

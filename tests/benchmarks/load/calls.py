@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 from contextlib import AsyncExitStack
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import psycopg
 
 from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc, backend_pb2
-from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc
+from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, enqueue_pb2_grpc
 from libs.common.grpc_client import RpcClient
 from tests.benchmarks.echo import SERVICE
 from tests.benchmarks.load.tools import CALL_SECONDS, Tools, closed_loop
@@ -72,6 +73,36 @@ async def enqueue(
         request = generation(photos[teams[number % len(teams)]], 1, keyed=keyed)
         method = stubs[number].EnqueueGeneration
         await clients[number].unary(method, request, timeout_seconds=CALL_SECONDS)
+
+    return await closed_loop(call, callers, seconds)
+
+
+async def enqueue_batches(
+    tools: Tools,
+    *,
+    target: str,
+    photos: dict[str, str],
+    variants: int,
+    callers: int,
+    seconds: float,
+) -> dict[str, float]:
+    """Callers enqueue batches of so many variants, in turn for each of the teams."""
+    teams = sorted(photos)
+    turn = itertools.count()
+
+    async def call(_: int) -> None:
+        team = teams[next(turn) % len(teams)]
+        client = tools.team(target, team)
+        stub = enqueue_pb2_grpc.EnqueueServiceStub(client.channel)
+        photo = backend_pb2.ImageRef(upload_url=photos[team])
+        request = enqueue_pb2.EnqueueBatchRequest(
+            request_id=secrets.token_hex(8),
+            variants=[
+                batch_pb2.BatchVariant(product_images=[photo], variant=str(number))
+                for number in range(variants)
+            ],
+        )
+        await client.unary(stub.EnqueueBatch, request, timeout_seconds=CALL_SECONDS)
 
     return await closed_loop(call, callers, seconds)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
 from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, execution_pb2, job_pb2
@@ -425,6 +428,36 @@ async def test_batches_are_listed_in_pages(house: House) -> None:
             await house.team("blue").call("ListBatches", taken)
         assert caught.value.reason == "BAD_PAGE_TOKEN"
     assert found == made[::-1]
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What this process asks about batches meanwhile."""
+    seen: list[str] = []
+
+    def on_execute(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("SELECT") and "batch" in statement.partition("FROM")[2]:
+            seen.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", on_execute)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", on_execute)
+
+
+async def test_many_batches_are_read_by_as_many_queries_as_one(house: House) -> None:
+    team = house.team()
+    asked = []
+    for count in (1, 4):
+        while len((await team.call("ListBatches", enqueue_pb2.ListBatchesRequest())).batches) < (
+            count
+        ):
+            await enqueue_batch(team, 5)
+        with statements() as seen:
+            await team.call("ListBatches", enqueue_pb2.ListBatchesRequest())
+        asked.append(len(seen))
+    assert asked == [5, 5]  # the page's ids, the rows, the counts, the jobs, the usage
 
 
 async def test_another_team_s_batch_is_not_there(house: House) -> None:

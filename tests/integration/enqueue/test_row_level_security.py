@@ -13,7 +13,17 @@ from psycopg import sql
 from libs.common import request_keys
 from libs.common.db import Database
 from services.enqueue import tables
-from services.enqueue.store import admission, batches, events, images, jobs, ledger, reviews, usage
+from services.enqueue.store import (
+    admission,
+    batches,
+    events,
+    images,
+    jobs,
+    ledger,
+    retries,
+    reviews,
+    usage,
+)
 from services.enqueue.store.jobs import JobFilter
 from tests.integration.enqueue.house import CLOCK, open_house
 from tests.support.databases import DatabaseUrls
@@ -252,8 +262,13 @@ async def test_the_wall_holds_where_a_query_forgets_the_team(urls: DatabaseUrls)
             assert await ledger.find(tx, "red") is None
             assert await ledger.page(tx, "red", job_id=0, before_id=None, limit=9) == []
             assert (await usage.between(tx, "red", None, None)).images == 0
+            assert await batches.find_many(tx, range(1, 100), "red") == []
+            assert await batches.page(tx, "red", before_id=None, limit=9) == []
+            assert len(await batches.names(tx, range(1, 100))) == 1  # blue's own
+            assert await retries.dead(tx, "", before_id=None, limit=9) == []
         async with db.transaction("blue") as tx:
             assert await jobs.lock(tx, red[1]) is None
+            assert await jobs.cancel(tx, [red[1]]) == []
             assert await admission.lock_teams(tx, ["red"]) == {}
             assert await ledger.lock(tx, ["red"]) == {}
             assert await reviews.lock_image(tx, "red", red[0], 1) is None
