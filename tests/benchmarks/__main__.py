@@ -18,6 +18,7 @@ from tests.benchmarks import (
     enqueueing,
     machine,
     makespan,
+    million,
     overhead,
     watchers,
     watching,
@@ -36,6 +37,7 @@ MEASURES: dict[str, Callable[[Bench, Report], Awaitable[None]]] = {
     "watch": watching.measure,
     "watchers": watchers.measure,
     "zip": zipping.measure,
+    "million": million.measure,
 }
 
 
