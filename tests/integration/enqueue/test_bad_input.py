@@ -92,10 +92,13 @@ MALFORMED = {
 
 @pytest.mark.parametrize("method", DESCRIPTORS)
 async def test_bytes_that_are_no_message(door: grpc.aio.Channel, method: str) -> None:
+    fields = DESCRIPTORS[method].input_type.fields_by_number
     for name, body in MALFORMED.items():
+        if name == "field number 0" and not fields:
+            continue  # protobuf skips what it does not know before it looks at the number
         if "UTF-8" in name or "surrogate" in name:
-            first = DESCRIPTORS[method].input_type.fields_by_number[1]
-            if first.type != first.TYPE_STRING:
+            first = fields.get(1)
+            if first is None or first.type != first.TYPE_STRING:
                 continue
         got = await refused(door, method, body)
         assert (got.code, got.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE"), name
