@@ -18,7 +18,7 @@ def token(
     team: TeamOption = None,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="What it may do: team, ops; repeatable", show_default="team"),
+        typer.Option(help="What it may do: team, review, ops; repeatable", show_default="team"),
     ] = None,
     ttl: Annotated[str, typer.Option(metavar="TIME", help="Its life: 90s, 15m; at most 1h")] = "1h",
     secret: Annotated[

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from contentshop.enqueue.v1 import job_pb2
+from libs.common.errors import UnavailableError
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet, Servers, running_fleet
 from tests.support.fleet_team import FleetTeam, Watched
@@ -95,10 +98,13 @@ async def test_a_service_is_killed(fleet: Fleet, victim: str) -> None:
         assert any("REQUEUED" in seen.kinds() for seen in watched)
 
 
-async def test_assets_dies_with_half_a_blob_in_the_store(fleet: Fleet) -> None:
+@pytest.mark.parametrize("point", ["A2", "A6"])
+async def test_assets_dies_with_half_a_blob_or_with_bytes_reserved(
+    fleet: Fleet, point: str
+) -> None:
     photo = PHOTO.read_bytes()
     team = fleet.team()
-    fleet.restart("assets", CRASH_AT="A2")
+    fleet.restart("assets", CRASH_AT=point)
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(team.upload(photo))  # repeated until it is answered
         await fleet.died("assets")
@@ -108,6 +114,26 @@ async def test_assets_dies_with_half_a_blob_in_the_store(fleet: Fleet) -> None:
     seen = await team.watch(job.id)
     await team.check_done(seen.job)
     await check_invariants(fleet)
+
+
+async def test_assets_dies_between_a_deleted_files_blob_and_its_row(fleet: Fleet) -> None:
+    team = fleet.team()
+    photo = await team.upload(PHOTO.read_bytes())
+    fleet.restart("assets", CRASH_AT="C1")
+    await fleet.wait_ready("assets")
+    with suppress(UnavailableError):  # it may die before it has answered
+        await team.delete(photo.id)
+    await fleet.died("assets")
+    fleet.restart("assets")
+    await fleet.wait_ready("assets")
+    await eventually(lambda: _no_tombstone(fleet), timeout_seconds=20.0)
+    await check_invariants(fleet)
+
+
+def _no_tombstone(fleet: Fleet) -> bool:
+    with psycopg.connect(fleet.dsn("assets")) as assets:
+        row = assets.execute("SELECT count(*) FROM files WHERE deleted_at IS NOT NULL").fetchone()
+    return row == (0,)
 
 
 async def test_the_packager_is_killed_in_the_middle_of_a_zip(fleet: Fleet) -> None:

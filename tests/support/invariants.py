@@ -45,6 +45,7 @@ class State:
     entries: list[Row]
     outbox: int
     files: dict[int, Row]
+    storage: list[Row]
     pins: list[Row]
     archives: dict[tuple[str, int], Row]
     blobs: dict[str, int]
@@ -87,6 +88,7 @@ def read_state(fleet: Fleet) -> State:
         outbox = _rows(enqueue, "SELECT count(*) AS n FROM outbox")[0]["n"]
     with psycopg.connect(fleet.dsn("assets"), row_factory=dict_row) as assets:
         files = _rows(assets, "SELECT * FROM files WHERE deleted_at IS NULL")
+        storage = _rows(assets, "SELECT * FROM storage")
         pins = _rows(assets, "SELECT * FROM pins")
     with psycopg.connect(fleet.dsn("packager"), row_factory=dict_row) as packager:
         archives = _rows(packager, "SELECT * FROM archives")
@@ -101,6 +103,7 @@ def read_state(fleet: Fleet) -> State:
         entries=entries,
         outbox=outbox,
         files={row["id"]: row for row in files},
+        storage=storage,
         pins=pins,
         archives={(row["team"], row["job_id"]): row for row in archives},
         blobs={str(blob.object_name): int(blob.size or 0) for blob in listed},
@@ -286,7 +289,7 @@ def _adds_up(state: State, account: Row) -> Iterator[str]:
 
 
 def _files(state: State) -> Iterator[str]:
-    """Nothing is kept that no job wants; every file has its bytes."""
+    """Nothing is kept that no job wants; every file has its bytes, and they are counted."""
     wanted = {
         image["file_id"]
         for images in state.images.values()
@@ -298,3 +301,9 @@ def _files(state: State) -> Iterator[str]:
             yield f"file {file['id']} of job {file['job_id']} was made and never recorded"
         if state.blobs.get(file["blob_key"]) != file["size_bytes"]:
             yield f"file {file['id']} has no blob of its size"
+    real: dict[str, int] = defaultdict(int)
+    for file in state.files.values():
+        real[file["team"]] += file["size_bytes"]
+    said = {row["team"]: row["stored_bytes"] for row in state.storage if row["stored_bytes"]}
+    if said != real:
+        yield f"stored bytes are said to be {said}, and are {dict(real)}"

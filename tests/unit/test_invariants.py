@@ -110,6 +110,10 @@ def _good() -> State:
             12: _file(12, "GENERATED", 2),
             13: _file(13, "ARCHIVE", 0),
         },
+        storage=[
+            {"team": "red", "stored_bytes": 15},
+            {"team": "blue", "stored_bytes": 0},
+        ],
         pins=[],
         archives={("red", 1): archive | {"size_bytes": 5, "images": [[1, 11], [2, 12]]}},
         blobs={"blob-11": 5, "blob-12": 5, "blob-13": 5},
@@ -148,6 +152,10 @@ FAULTS: dict[str, Callable[[State], object]] = {
     "its zips are the files": lambda state: state.files.update({14: _file(14, "ARCHIVE", 0)}),
     "never recorded": lambda state: state.files.update({14: _file(14, "GENERATED", 1)}),
     "no blob of its size": lambda state: state.blobs.pop("blob-11"),
+    "stored bytes are said to be {'red': 14}": lambda state: state.storage[0].update(
+        stored_bytes=14
+    ),
+    "stored bytes are said to be {}": lambda state: state.storage.clear(),
     "the outbox holds": lambda state: object.__setattr__(state, "outbox", 2),
     "key of nothing: {'method': 'RetryJob'": lambda state: state.keys.append(
         {"method": "RetryJob", "resource_id": 9}
