@@ -38,6 +38,7 @@ from services.assets.upload_urls import UploadUrls
 from services.assets.usecases.calling import CallLimits
 from services.assets.usecases.deps import Deps, Figures
 from services.assets.usecases.generating import StoreGenerated
+from services.assets.usecases.resolving import ResolveImages
 from services.assets.usecases.retaining import Ages, retention_of
 from services.assets.usecases.uploading import UploadFile
 
@@ -114,7 +115,8 @@ def build(
         tasks=TaskOwner(),
     )
     calls = CallLimits(settings.calls_per_minute_per_team)
-    server = _server(settings, deps, calls, clock)
+    resolve = ResolveImages(deps)
+    server = _server(settings, deps, resolve, calls, clock)
     components: list[Component] = [
         db,
         Owned(blobs),
@@ -124,6 +126,7 @@ def build(
         removals,
         *_duties(settings, deps, calls, ids),
         JobMessages(deps, broker, clock, ids),
+        resolve.commits,
         server,
         # Uploads and reads work while the broker is away: its messages wait.
         Readiness(server, {"database": db.ping, "blobs": blobs.ping}),
@@ -199,7 +202,9 @@ def _duties(settings: Settings, deps: Deps, calls: CallLimits, ids: Ids) -> list
     ]
 
 
-def _server(settings: Settings, deps: Deps, calls: CallLimits, clock: Clock) -> GrpcServer:
+def _server(
+    settings: Settings, deps: Deps, resolve: ResolveImages, calls: CallLimits, clock: Clock
+) -> GrpcServer:
     pace = Pace(settings.chunk_seconds, settings.upload_seconds)
     uploads = Places(
         settings.uploads,
@@ -214,7 +219,7 @@ def _server(settings: Settings, deps: Deps, calls: CallLimits, clock: Clock) -> 
         Means(deps, UploadFile(deps, uploads), PageTokens(settings.service_secret, clock), pace)
     )
     backend_door = AssetsBackendServicer(
-        deps, StoreGenerated(deps, generated), UploadUrls(settings.upload_hosts), pace
+        deps, resolve, StoreGenerated(deps, generated), UploadUrls(settings.upload_hosts), pace
     )
 
     def register(server: grpc.aio.Server) -> None:

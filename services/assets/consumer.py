@@ -15,7 +15,7 @@ from libs.common.ids import Ids
 from services.assets.domain import Filing, Review, ReviewState
 from services.assets.store.files import Recorded
 from services.assets.usecases.deps import Deps
-from services.assets.usecases.jobs import JobEnd, JobInputs, end_job, keep_inputs
+from services.assets.usecases.jobs import JobEnd, JobInputs, KeepInputs, end_job
 
 log = structlog.get_logger()
 
@@ -43,6 +43,7 @@ class JobMessages:
         self._clock = clock
         self._ids = ids
         self._backoff = Backoff(first_seconds=0.2, max_seconds=5.0)
+        self._keep_inputs = KeepInputs(deps)
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -53,6 +54,7 @@ class JobMessages:
         """Ends the subscription; what is in hand comes again."""
         if self._subscription is not None:
             await self._subscription.close()
+        await self._keep_inputs.commits.stop()
 
     async def _take(self, delivery: Delivery) -> None:
         message = _read(delivery.body)
@@ -81,7 +83,7 @@ class JobMessages:
     async def _apply(self, message: messages_pb2.JobEnded) -> None:
         job = JobInputs(message.team, message.job_id, message.pin_token)
         if message.state == job_pb2.JOB_STATE_UNSPECIFIED:
-            await keep_inputs(self._deps, job)
+            await self._keep_inputs(job)
         else:
             await end_job(self._deps, job, _end(message))
 

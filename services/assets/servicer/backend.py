@@ -23,7 +23,7 @@ from services.assets.usecases import archiving
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.filing import list_folder_images
 from services.assets.usecases.generating import StoreGenerated
-from services.assets.usecases.resolving import Wanted, readable, resolve_images
+from services.assets.usecases.resolving import ResolveImages, Wanted, readable
 
 MAX_REFS = 2_000
 MAX_PIN_TOKEN_CHARS = 128
@@ -35,8 +35,16 @@ MAX_ARCHIVE_BYTES = 5 * 1024**3  # what S3 takes in one PUT
 class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
     """Requests of services, trusted by their scope."""
 
-    def __init__(self, deps: Deps, generate: StoreGenerated, urls: UploadUrls, pace: Pace) -> None:
+    def __init__(
+        self,
+        deps: Deps,
+        resolve: ResolveImages,
+        generate: StoreGenerated,
+        urls: UploadUrls,
+        pace: Pace,
+    ) -> None:
         self._deps = deps
+        self._resolve = resolve
         self._generate = generate
         self._urls = urls
         self._pace = pace
@@ -57,7 +65,7 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
             folder_id=request.folder_id,
             pins=pins,
         )
-        resolved = await resolve_images(self._deps, request.team, wanted)
+        resolved = await self._resolve(request.team, wanted)
         moodboard = resolved.moodboard
         return backend_pb2.ResolveImagesResponse(
             images=[resolved_image(image) for image in resolved.images],

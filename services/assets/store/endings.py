@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
 from libs.common.db import Tx
@@ -10,10 +12,24 @@ from services.assets.domain import Review, ReviewState
 
 _endings = tables.job_endings
 
+Job = tuple[str, int]
+"""A team and one of its jobs."""
+
 
 async def ended(tx: Tx, team: str, job_id: int) -> bool:
     """Whether the job has ended."""
     return await tx.scalar(_ended_at(team, job_id)) is not None
+
+
+async def ended_among(tx: Tx, jobs: Collection[Job]) -> set[Job]:
+    """Those of the jobs that have ended."""
+    job = sa.tuple_(_endings.c.team, _endings.c.job_id)
+    rows = await tx.execute(
+        sa.select(_endings.c.team, _endings.c.job_id).where(
+            job.in_(list(jobs)), _endings.c.ended_at.is_not(None)
+        )
+    )
+    return {(row.team, row.job_id) for row in rows}
 
 
 async def hold_open(tx: Tx, team: str, job_id: int) -> bool:

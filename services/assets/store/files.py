@@ -5,7 +5,7 @@ What a team stores is counted here, with every row that comes or is deleted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,23 +131,38 @@ async def find_blob(tx: Tx, team: str, blob_key: str) -> File | None:
 async def find_images(
     tx: Tx, team: str, file_ids: Collection[int], *, hold: bool
 ) -> dict[int, File]:
-    """The images among these ids, all in one statement.
+    """The team's images among these ids; see `find_images_of`."""
+    return (await find_images_of(tx, {team: file_ids}, hold=hold))[team]
+
+
+async def find_images_of(
+    tx: Tx, wanted: Mapping[str, Collection[int]], *, hold: bool
+) -> dict[str, dict[int, File]]:
+    """The images of each team among the ids wanted for it, all in one statement.
 
     Args:
         tx: where.
-        team: whose.
-        file_ids: any.
+        wanted: team → any ids.
         hold: keeps them from being deleted until the transaction ends.
     """
-    if not file_ids:
-        return {}
+    found: dict[str, dict[int, File]] = {team: {} for team in wanted}
+    every = {file_id for file_ids in wanted.values() for file_id in file_ids}
+    if not every:
+        return found
     query = (
-        _select(team)
-        .where(_files.c.id.in_(file_ids), _files.c.kind.in_(IMAGE_KINDS))
+        sa.select(_files)
+        .where(
+            _files.c.team.in_(list(wanted)),
+            _files.c.id.in_(every),
+            _files.c.kind.in_(IMAGE_KINDS),
+            _LIVE,
+        )
         .order_by(_files.c.id)
     )
-    rows = await tx.execute(query.with_for_update(read=True) if hold else query)
-    return {row.id: file_of(row) for row in rows}
+    for row in await tx.execute(query.with_for_update(read=True) if hold else query):
+        if row.id in wanted[row.team]:
+            found[row.team][row.id] = file_of(row)
+    return found
 
 
 async def lock(tx: Tx, team: str, file_id: int) -> File | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -10,21 +11,28 @@ from libs.common.db import Tx
 from services.assets import tables
 
 _pins = tables.pins
-_files = tables.files
+
+Name = tuple[str, str]
+"""A team and one of its pin tokens."""
 
 
-async def add(tx: Tx, team: str, pinned: Mapping[str, Collection[int]], pin_seconds: float) -> None:
-    """Pins files for so many seconds, token → file ids; a pin that lasts goes on lasting.
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A file of a team, and the token it is pinned under."""
 
-    The caller holds the files (`files.find_images`), in this transaction.
+    team: str
+    pin_token: str
+    file_id: int
+
+
+async def add(tx: Tx, new: Sequence[Pin], pin_seconds: float) -> None:
+    """Pins files for so many seconds; a pin that lasts goes on lasting.
+
+    The caller holds the files (`files.find_images_of`), in this transaction.
     """
-    rows = [
-        {"team": team, "pin_token": token, "file_id": file_id}
-        for token, file_ids in pinned.items()
-        for file_id in file_ids
-    ]
-    if not rows:
+    if not new:
         return
+    rows = [{"team": pin.team, "pin_token": pin.pin_token, "file_id": pin.file_id} for pin in new]
     insert = tx.insert(_pins).values(expires_at=tx.after(pin_seconds))
     lasts = _pins.c.expires_at.is_(None)
     await tx.execute(
@@ -36,18 +44,16 @@ async def add(tx: Tx, team: str, pinned: Mapping[str, Collection[int]], pin_seco
     )
 
 
-async def make_lasting(tx: Tx, team: str, pin_token: str) -> None:
-    """The pins of a token hold until they are released."""
-    await tx.execute(
-        sa.update(_pins)
-        .where(_pins.c.team == team, _pins.c.pin_token == pin_token)
-        .values(expires_at=None)
-    )
+async def make_lasting(tx: Tx, names: Collection[Name]) -> None:
+    """The pins of these tokens hold until they are released."""
+    if names:
+        await tx.execute(sa.update(_pins).where(_named(names)).values(expires_at=None))
 
 
-async def release(tx: Tx, team: str, pin_token: str) -> None:
-    """Takes the pins of a token away."""
-    await tx.execute(sa.delete(_pins).where(_pins.c.team == team, _pins.c.pin_token == pin_token))
+async def release(tx: Tx, names: Collection[Name]) -> None:
+    """Takes the pins of these tokens away."""
+    if names:
+        await tx.execute(sa.delete(_pins).where(_named(names)))
 
 
 async def holds(tx: Tx, team: str, file_id: int) -> bool:
@@ -68,3 +74,7 @@ async def forget_expired(tx: Tx, memory_seconds: float, limit: int) -> int:
     key = sa.tuple_(_pins.c.team, _pins.c.pin_token, _pins.c.file_id)
     result = await tx.execute(sa.delete(_pins).where(key.in_(old)))
     return result.rowcount
+
+
+def _named(names: Collection[Name]) -> sa.ColumnElement[bool]:
+    return sa.tuple_(_pins.c.team, _pins.c.pin_token).in_(list(names))

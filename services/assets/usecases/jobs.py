@@ -5,10 +5,12 @@ Messages come at least once and in any order; each use case may run again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
+from libs.common.group_commit import GroupCommit
 from services.assets.domain import Filing, Review
 from services.assets.store import endings, files, pins
 from services.assets.store.files import Recorded
@@ -36,15 +38,29 @@ class JobInputs:
     pin_token: str
 
 
-async def keep_inputs(deps: Deps, job: JobInputs) -> None:
-    """The job is durable: its inputs stay pinned until its end, which may be known already."""
-    if not job.pin_token:
-        return
-    async with deps.db.transaction(job.team) as tx:
-        if await endings.ended(tx, job.team, job.job_id):
-            await pins.release(tx, job.team, job.pin_token)
-        else:
-            await pins.make_lasting(tx, job.team, job.pin_token)
+class KeepInputs:
+    """Makes the pins of new jobs last; what comes while a transaction runs shares the next.
+
+    Args:
+        deps: shared means.
+    """
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self.commits: GroupCommit[JobInputs, None] = GroupCommit(self._keep)
+
+    async def __call__(self, job: JobInputs) -> None:
+        """The job is durable: its inputs stay pinned until its end, which may be known already."""
+        if job.pin_token:
+            await self.commits.submit(job)
+
+    async def _keep(self, group: Sequence[JobInputs]) -> Sequence[None]:
+        async with self._deps.db.transaction(*sorted({job.team for job in group})) as tx:
+            over = await endings.ended_among(tx, {(job.team, job.job_id) for job in group})
+            names = {(job.team, job.pin_token): (job.team, job.job_id) in over for job in group}
+            await pins.release(tx, [name for name, ended in names.items() if ended])
+            await pins.make_lasting(tx, [name for name, ended in names.items() if not ended])
+        return [None] * len(group)
 
 
 async def end_job(deps: Deps, job: JobInputs, end: JobEnd) -> None:
@@ -56,7 +72,7 @@ async def end_job(deps: Deps, job: JobInputs, end: JobEnd) -> None:
     async with deps.db.transaction(job.team) as tx:
         newest = await endings.end(tx, job.team, job.job_id, end.review)
         if job.pin_token:
-            await pins.release(tx, job.team, job.pin_token)
+            await pins.release(tx, [(job.team, job.pin_token)])
         made = await files.record(tx, job.team, job.job_id, end.recorded, end.review.state)
         if made:
             await put_in_folders(tx, job.team, end.filing, made)

@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 from libs.common.blobs import BlobStore
 from libs.common.checks import Violations
 from libs.common.db import Tx
+from libs.common.errors import ContentshopError, InvalidArgumentError
+from libs.common.group_commit import GroupCommit
 from services.assets.domain import File, MoodboardContent
 from services.assets.store import files, folders, moodboards, pins
+from services.assets.store.pins import Pin
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.referencing import BAD_REFERENCE, NOT_AN_UPLOAD, NOT_FOUND
+
+MAX_REFS_TOGETHER = 2_000  # as many as one request may have
+FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +55,89 @@ class Resolved:
     moodboard: MoodboardContent | None
 
 
-async def resolve_images(deps: Deps, team: str, wanted: Wanted) -> Resolved:
-    """The images, the moodboard's snapshot, and their files pinned where that is asked for.
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One request, and the moodboard it names as it stands, where there is one."""
 
-    Raises:
-        InvalidArgumentError: BAD_IMAGE_REFERENCE, naming every bad reference at refs[i], and at
-            moodboard_id and folder_id what the team does not have.
+    team: str
+    wanted: Wanted
+    moodboard: MoodboardContent | None
+
+    @property
+    def file_ids(self) -> set[int]:
+        """What it refers to itself."""
+        return {file_id for file_id in self.wanted.file_ids if file_id is not None}
+
+    @property
+    def of_moodboard(self) -> set[int]:
+        """What its moodboard holds."""
+        return self.moodboard.file_ids() if self.moodboard else set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a request refers to, by file id."""
+
+    images: dict[int, File]
+    moodboard: MoodboardContent | None
+
+
+class ResolveImages:
+    """Resolves references; requests that pin and come while others do share one transaction.
+
+    Args:
+        deps: shared means.
     """
-    pinning = bool(wanted.pins)
-    async with deps.db.transaction(team) if pinning else deps.db.read(team) as tx:
-        moodboard = await _snapshot(tx, team, wanted.moodboard_id, hold=pinning)
-        asked = {file_id for file_id in wanted.file_ids if file_id is not None}
-        of_moodboard = moodboard.file_ids() if moodboard else set()
-        found = await files.find_images(tx, team, asked | of_moodboard, hold=pinning)
-        violations = _bad_references(wanted.file_ids, found)
-        if wanted.moodboard_id and moodboard is None:
-            violations.add("moodboard_id", "is not found", "MOODBOARD_NOT_FOUND")
-        if wanted.folder_id and not await folders.exists(tx, team, wanted.folder_id):
-            violations.add("folder_id", "is not found", "FOLDER_NOT_FOUND")
-        violations.raise_if_any(BAD_REFERENCE)
-        pinned = {
-            token: of_moodboard | {n for at in places if (n := wanted.file_ids[at]) is not None}
-            for token, places in wanted.pins.items()
-        }
-        await pins.add(tx, team, pinned, deps.figures.pin_seconds)
-    readable = await asyncio.to_thread(_readable, deps.blobs, found, asked)
-    return Resolved([readable[n] for n in wanted.file_ids if n is not None], moodboard)
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self.commits: GroupCommit[tuple[str, Wanted], _Found] = GroupCommit(
+            self._pin, max_weight=MAX_REFS_TOGETHER, weight=lambda one: len(one[1].file_ids)
+        )
+
+    async def __call__(self, team: str, wanted: Wanted) -> Resolved:
+        """The images, the moodboard's snapshot, and their files pinned where that is asked for.
+
+        Raises:
+            InvalidArgumentError: BAD_IMAGE_REFERENCE, naming every bad reference at refs[i], and
+                at moodboard_id and folder_id what the team does not have.
+        """
+        if wanted.pins:
+            found = await self.commits.submit((team, wanted))
+        else:
+            async with self._deps.db.read(team) as tx:
+                asked = _Asked(team, wanted, await _snapshot(tx, team, wanted, hold=False))
+                images = await files.find_images_of(tx, {team: _all_ids(asked)}, hold=False)
+                found = await _judge(tx, asked, images[team])
+        asked_ids = {file_id for file_id in wanted.file_ids if file_id is not None}
+        readable = await _readable(self._deps.blobs, [found.images[n] for n in asked_ids])
+        images_in_order = [readable[n] for n in wanted.file_ids if n is not None]
+        return Resolved(images_in_order, found.moodboard)
+
+    async def _pin(
+        self, group: Sequence[tuple[str, Wanted]]
+    ) -> Sequence[_Found | ContentshopError]:
+        """The group in one transaction: what each refers to, pinned, or what is wrong with it."""
+        async with self._deps.db.transaction(*sorted({team for team, _ in group})) as tx:
+            asked = [
+                _Asked(team, wanted, await _snapshot(tx, team, wanted, hold=True))
+                for team, wanted in group
+            ]
+            ids: dict[str, set[int]] = {}
+            for one in asked:
+                ids.setdefault(one.team, set()).update(_all_ids(one))
+            images = await files.find_images_of(tx, ids, hold=True)
+            results: list[_Found | ContentshopError] = []
+            new: list[Pin] = []
+            for one in asked:
+                try:
+                    results.append(await _judge(tx, one, images[one.team]))
+                except InvalidArgumentError as error:
+                    results.append(error)
+                else:
+                    new += _pins_of(one)
+            await pins.add(tx, new, self._deps.figures.pin_seconds)
+        return results
 
 
 def readable(deps: Deps, file: File) -> ReadableFile:
@@ -82,12 +145,39 @@ def readable(deps: Deps, file: File) -> ReadableFile:
     return ReadableFile(file, deps.blobs.read_url(file.blob_key))
 
 
-async def _snapshot(tx: Tx, team: str, moodboard_id: int, *, hold: bool) -> MoodboardContent | None:
+async def _snapshot(tx: Tx, team: str, wanted: Wanted, *, hold: bool) -> MoodboardContent | None:
     """The moodboard as it stands. Held, none of its files can go before they are pinned."""
+    moodboard_id = wanted.moodboard_id
     if not moodboard_id or (hold and not await moodboards.hold(tx, team, moodboard_id)):
         return None
     moodboard = await moodboards.find(tx, team, moodboard_id)
     return moodboard.content if moodboard else None
+
+
+def _all_ids(asked: _Asked) -> set[int]:
+    return asked.file_ids | asked.of_moodboard
+
+
+async def _judge(tx: Tx, asked: _Asked, images: dict[int, File]) -> _Found:
+    """What was asked for, among these images of its team; InvalidArgumentError."""
+    wanted = asked.wanted
+    violations = _bad_references(wanted.file_ids, images)
+    if wanted.moodboard_id and asked.moodboard is None:
+        violations.add("moodboard_id", "is not found", "MOODBOARD_NOT_FOUND")
+    if wanted.folder_id and not await folders.exists(tx, asked.team, wanted.folder_id):
+        violations.add("folder_id", "is not found", "FOLDER_NOT_FOUND")
+    violations.raise_if_any(BAD_REFERENCE)
+    return _Found(images, asked.moodboard)
+
+
+def _pins_of(asked: _Asked) -> list[Pin]:
+    """The pins of a request: under each token its references, and the moodboard's files."""
+    references = asked.wanted.file_ids
+    pinned: list[Pin] = []
+    for token, places in asked.wanted.pins.items():
+        named = asked.of_moodboard.union(references[place] for place in places)
+        pinned += [Pin(asked.team, token, file_id) for file_id in named if file_id is not None]
+    return pinned
 
 
 def _bad_references(file_ids: Sequence[int | None], found: dict[int, File]) -> Violations:
@@ -100,11 +190,10 @@ def _bad_references(file_ids: Sequence[int | None], found: dict[int, File]) -> V
     return violations
 
 
-def _readable(
-    blobs: BlobStore, found: dict[int, File], asked: Collection[int]
-) -> dict[int, ReadableFile]:
-    """Off the loop: signing 2,000 URLs takes a while."""
-    return {
-        file_id: ReadableFile(found[file_id], blobs.read_url(found[file_id].blob_key))
-        for file_id in asked
-    }
+async def _readable(blobs: BlobStore, found: Sequence[File]) -> dict[int, ReadableFile]:
+    """By file id. Signing 2,000 URLs takes a while, and is done off the loop."""
+
+    def sign() -> dict[int, ReadableFile]:
+        return {file.id: ReadableFile(file, blobs.read_url(file.blob_key)) for file in found}
+
+    return sign() if len(found) <= FEW else await asyncio.to_thread(sign)

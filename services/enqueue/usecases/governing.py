@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 
 from libs.common.clock import Clock
 from libs.common.errors import ContentshopError, LeaseLostError
+from libs.common.group_commit import GroupCommit
 from services.enqueue import governor
 from services.enqueue.governor import CallReport, Grant, ModelState
-from services.enqueue.group_commit import GroupCommit
 from services.enqueue.store import audit, leases, models
 from services.enqueue.usecases.deps import Deps
 from services.enqueue.usecases.executing import Held

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from libs.common import request_keys
 from libs.common.db import Tx
 from libs.common.errors import AlreadyExistsError, ContentshopError
+from libs.common.group_commit import GroupCommit
 from libs.common.request_keys import KeptKey, Name, RequestKey, check_same
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Job, JobSpec
-from services.enqueue.group_commit import GroupCommit
 from services.enqueue.store import admission, batches, ledger, new_jobs
 from services.enqueue.store.admission import Places
 from services.enqueue.store.events import NewEvent, about

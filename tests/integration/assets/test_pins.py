@@ -147,3 +147,33 @@ async def test_the_end_of_a_job_may_be_heard_first(
     await house.enqueued("red", 1, "pin-1")
     assert await house.count(tables.pins) == 0
     await red.delete(file.id)
+
+
+async def test_pins_that_are_asked_for_together_are_kept_apart(
+    house: AssetsHouse, red: Team, backend: Backend
+) -> None:
+    blue = house.team("blue")
+    mine, theirs = await red.upload(), await blue.upload()
+    turns = range(12)
+    answers = await all_of(
+        *(backend.resolve("red", mine.id, pin_token=f"red-{n}") for n in turns),
+        *(backend.resolve("blue", theirs.id, pin_token=f"blue-{n}") for n in turns),
+        *(backend.resolve("red", mine.id, theirs.id, pin_token=f"bad-{n}") for n in turns),
+    )
+    found = [[image.file_id for image in answer] for answer in answers[:24]]
+    assert found == [[mine.id]] * 12 + [[theirs.id]] * 12
+    for error in answers[24:]:
+        assert isinstance(error, InvalidArgumentError)
+        assert [violation.field for violation in error.violations] == ["refs[1]"]
+    pins = tables.pins.c
+    assert await house.count(tables.pins) == 24
+    assert await house.count(tables.pins, pins.team == "blue", pins.file_id == theirs.id) == 12
+    # Half of the jobs have ended when all are said to be enqueued.
+    await all_of(*(house.ended("red", n, "") for n in turns if n % 2 and n))
+    await all_of(
+        *(house.enqueued(team, n, f"{team}-{n}") for n in turns if n for team in ("red", "blue"))
+    )
+    lasting = pins.expires_at.is_(None)
+    assert await house.count(tables.pins, lasting, pins.team == "red") == 5
+    assert await house.count(tables.pins, lasting, pins.team == "blue") == 11
+    assert await house.count(tables.pins) == 1 + 5 + 12

@@ -1,6 +1,6 @@
 """Group commit: what arrives while a transaction runs goes into the next one, together.
 
-Under load one commit carries many enqueues; alone, an enqueue waits for nobody.
+Under load one commit carries many; alone, an item waits for nobody.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class GroupCommit(Generic[Item, Result]):
             return
         for (_, future), result in zip(group, results, strict=True):
             if future.done():
-                continue  # its caller went away; the job is there all the same
+                continue  # its caller went away; what it asked for is done all the same
             if isinstance(result, ContentshopError):
                 future.set_exception(result)
             else:
