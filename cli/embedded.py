@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 import uvloop
@@ -32,7 +32,8 @@ from libs.common.clock import SystemClock
 from libs.common.env import SettingsError
 from libs.common.grpc_client import open_channel
 from libs.common.ids import SystemIds
-from libs.common.lifecycle import Component, Components, Owned, run_until_signal
+from libs.common.lifecycle import Components, Owned, run_until_signal
+from libs.common.service_app import ServiceApp
 from services.assets import app as assets_app
 from services.assets.settings import Settings as AssetsSettings
 from services.enqueue import app as enqueue_app
@@ -47,12 +48,7 @@ READY_SECONDS = 30.0
 READY_POLL_SECONDS = 0.02
 
 
-class _App(Component, Protocol):
-    @property
-    def port(self) -> int: ...
-
-
-Build = Callable[..., _App]
+Build = Callable[..., ServiceApp]
 
 # In the order they start; each finds those before it by their port, and they stop in reverse.
 _HOUSES: tuple[tuple[str, type[Any], Build, Callable[[Any], None] | None], ...] = (
@@ -197,7 +193,7 @@ class _Service:
         self._environ = environ
         self._targets = targets
         self._broker = broker
-        self._app: _App | None = None
+        self._app: ServiceApp | None = None
 
     async def start(self) -> None:
         """Builds and starts it, and says where it listens."""

@@ -20,8 +20,9 @@ from libs.common.db import Database
 from libs.common.env import SettingsError
 from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
 from libs.common.ids import Ids, SystemIds
-from libs.common.lifecycle import Component, Components, Duty, Owned, TaskOwner
+from libs.common.lifecycle import Component, Duty, Owned, TaskOwner
 from libs.common.paging import PageTokens
+from libs.common.service_app import ServiceApp
 from services.assets import relay
 from services.assets.consumer import JobMessages
 from services.assets.gateways import ImageInspector
@@ -52,19 +53,6 @@ _LONGEST_SWEEP_SECONDS = 900.0
 _STORING_SECONDS = 120.0
 
 
-class AssetsApp(Components):
-    """The assets service as one component; `port` once it is started."""
-
-    def __init__(self, components: list[Component], server: GrpcServer) -> None:
-        super().__init__(components)
-        self.server = server
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self.server.port
-
-
 def migrate(settings: Settings) -> None:
     """Brings the database to the newest revision."""
     url = settings.owner_database_url or settings.database_url
@@ -77,7 +65,7 @@ def build(
     clock: Clock | None = None,
     ids: Ids | None = None,
     broker: Broker | None = None,
-) -> AssetsApp:
+) -> ServiceApp:
     """The service, ready to start.
 
     Args:
@@ -131,7 +119,7 @@ def build(
         # Uploads and reads work while the broker is away: its messages wait.
         Readiness(server, {"database": db.ping, "blobs": blobs.ping}),
     ]
-    return AssetsApp(components, server)
+    return ServiceApp(components, server)
 
 
 def _database(settings: Settings, clock: Clock) -> Database:

@@ -18,9 +18,10 @@ from libs.common.db import Database
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
 from libs.common.ids import Ids, SystemIds
-from libs.common.lifecycle import Component, Components, Duty, Owned
+from libs.common.lifecycle import Component, Duty, Owned
 from libs.common.outbox import Relay
 from libs.common.paging import PageTokens
+from libs.common.service_app import ServiceApp
 from services.enqueue import relay, tables
 from services.enqueue.gateways import AssetsGateway, ProtoAnnouncer
 from services.enqueue.prompt import PromptStrategy
@@ -49,7 +50,7 @@ SERVICES = (
 RATES_SECONDS = 5.0
 
 
-class EnqueueApp(Components):
+class EnqueueApp(ServiceApp):
     """The enqueue service as one component; `port` once it is started."""
 
     def __init__(
@@ -59,15 +60,9 @@ class EnqueueApp(Components):
         hub: WatchHub,
         wakeups: LocalWakeups,
     ) -> None:
-        super().__init__(components)
-        self.server = server
+        super().__init__(components, server)
         self.hub = hub
         self.wakeups = wakeups
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self.server.port
 
 
 class _EmbeddedRecovery:

@@ -22,7 +22,8 @@ from libs.common.db import Database
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
 from libs.common.ids import Ids, SystemIds
-from libs.common.lifecycle import Component, Components, Duty, Owned
+from libs.common.lifecycle import Component, Duty, Owned
+from libs.common.service_app import ServiceApp
 from services.packager.consumer import Consumer
 from services.packager.gateways.assets import AssetsGateway
 from services.packager.gateways.enqueue import EnqueueGateway
@@ -41,21 +42,15 @@ SERVICES = ("contentshop.packager.v1.PackagerService",)
 LONGEST_RETRY_SECONDS = 60.0
 
 
-class PackagerApp(Components):
+class PackagerApp(ServiceApp):
     """The packager as one component; `port` once it is started."""
 
     def __init__(
         self, components: list[Component], server: GrpcServer, deps: Deps, hub: WatchHub
     ) -> None:
-        super().__init__(components)
-        self.server = server
+        super().__init__(components, server)
         self.deps = deps
         self.hub = hub
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self.server.port
 
 
 def migrate(settings: Settings) -> None:

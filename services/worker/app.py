@@ -21,7 +21,8 @@ from libs.common.env import SettingsError
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.grpc_server import GrpcServer, Readiness, ServerLimits
 from libs.common.ids import Ids, SystemIds
-from libs.common.lifecycle import Component, Components, Owned
+from libs.common.lifecycle import Component, Owned
+from libs.common.service_app import ServiceApp
 from services.worker.carrier import Carrier
 from services.worker.circuit import GeneratorCircuit
 from services.worker.commands import CommandWatcher
@@ -43,18 +44,12 @@ from services.worker.usecases.run_job import RunJob
 SERVICES = ("contentshop.worker.v1.WorkerService",)
 
 
-class WorkerApp(Components):
+class WorkerApp(ServiceApp):
     """One worker as one component; `port` once it is started."""
 
     def __init__(self, components: list[Component], server: GrpcServer, name: str) -> None:
-        super().__init__(components)
-        self.server = server
+        super().__init__(components, server)
         self.name = name
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self.server.port
 
 
 def build(

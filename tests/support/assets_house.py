@@ -24,8 +24,9 @@ from libs.common.db import Database
 from libs.common.errors import ContentshopError
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.ids import SystemIds
+from libs.common.service_app import ServiceApp
 from services.assets import tables
-from services.assets.app import AssetsApp, build
+from services.assets.app import build
 from services.assets.settings import Settings
 from tests.fixtures import images
 from tests.support.databases import DatabaseUrls, sqlite_database
@@ -181,7 +182,7 @@ class AssetsHouse:
             "grace_seconds": 1.0,
         }
         self.settings = Settings(**(values | changes))
-        self.app: AssetsApp = build(
+        self.app: ServiceApp = build(
             self.settings, clock=self.clock, ids=self.ids, broker=self.broker
         )
         self.db = Database(urls.app, duty_url=urls.duty, clock=self.clock, pool_size=3)
