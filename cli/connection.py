@@ -19,8 +19,9 @@ import grpc
 from cli.datafolder import DataFolder
 from cli.errors import CliError, ExitCode, NotRunningError
 from cli.settings import DEFAULT_DATA, CliSettings
-from contentshop.assets.v1.assets_pb2_grpc import AssetsServiceStub
+from contentshop.assets.v1.assets_pb2_grpc import AssetsOpsServiceStub, AssetsServiceStub
 from contentshop.enqueue.v1.enqueue_pb2_grpc import EnqueueServiceStub
+from contentshop.enqueue.v1.ops_pb2_grpc import OpsServiceStub
 from contentshop.packager.v1.packager_pb2_grpc import PackagerServiceStub
 from libs.common import env
 from libs.common.auth import TEAM_PATTERN, mint_user_token
@@ -65,9 +66,12 @@ class Source(Protocol):
 class FolderSource:
     """A house of `contentshop up`: addresses and secrets are in its data folder."""
 
-    def __init__(self, folder: DataFolder, *, team: str, token: str, clock: Clock) -> None:
+    def __init__(
+        self, folder: DataFolder, *, team: str, scope: str, token: str, clock: Clock
+    ) -> None:
         self._folder = folder
         self._team = team
+        self._scope = scope
         self._token = token
         self._clock = clock
 
@@ -88,7 +92,7 @@ class FolderSource:
             secret=self._folder.read_secrets().auth,
             issuer=ISSUER,
             team=self._team,
-            scopes=["team"],
+            scopes=[self._scope],
             clock=self._clock,
         )
 
@@ -199,7 +203,7 @@ class Remote(Generic[StubT]):
 
 
 class Connection:
-    """The three services a team talks to.
+    """The three services a team talks to, and enqueue and assets as operators do.
 
     Args:
         source: where they are.
@@ -220,18 +224,26 @@ class Connection:
         self.ids = ids or SystemIds()
         self.enqueue = Remote("enqueue", source, EnqueueServiceStub, tls=tls, ids=self.ids)
         self.assets = Remote("assets", source, AssetsServiceStub, tls=tls, ids=self.ids)
+        self.ops = Remote("enqueue", source, OpsServiceStub, tls=tls, ids=self.ids)
+        self.assets_ops = Remote("assets", source, AssetsOpsServiceStub, tls=tls, ids=self.ids)
         self.packager = Remote("packager", source, PackagerServiceStub, tls=tls, ids=self.ids)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for remote in (self.enqueue, self.assets, self.packager):
+        for remote in (self.enqueue, self.assets, self.packager, self.ops, self.assets_ops):
             await remote.close()
 
 
-def connect(data: Path | None, team: str | None) -> Connection:
-    """The connection that options and environment ask for; --data goes before the environment."""
+def connect(data: Path | None, team: str | None, *, scope: str = "team") -> Connection:
+    """The connection that options and environment ask for; --data goes before the environment.
+
+    Args:
+        data: the data folder, if one was given.
+        team: the team, if one was given.
+        scope: of the tokens we make ourselves; `ops` for operators.
+    """
     settings = cli_settings()
     clock = SystemClock()
     targets = {
@@ -243,6 +255,7 @@ def connect(data: Path | None, team: str | None) -> Connection:
     from_folder = FolderSource(
         folder,
         team=checked_team(team or settings.team),
+        scope=scope,
         token="" if data else settings.token,
         clock=clock,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from cli import progress
 from cli.connection import connect
 from cli.errors import CliError, ExitCode
+from cli.files import make_folder
 from cli.making import follow_shown
 from cli.output import Output
 from cli.plain import to_plain
@@ -33,6 +34,8 @@ def download(
     """
 
     async def work() -> ExitCode:
+        if out is not None:
+            make_folder(out)  # told before the wait, not after
         async with connect(data, team) as shop:
             request = enqueue_pb2.GetJobRequest(job_id=job_id)
             answer = await shop.enqueue.unary(lambda stub: stub.GetJob, request)
@@ -48,9 +51,10 @@ def download(
                 "job": to_plain(job),
                 "files": savings.payload(),
                 "folder": str(savings.folder),
+                "missing": {str(index): reason for index, reason in savings.missing.items()},
             }
         )
-        return ExitCode.FAILED if savings.zip_error else ExitCode.OK
+        return ExitCode.OK if savings.whole else ExitCode.FAILED
 
     return run(work())
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,13 +17,30 @@ from cli.errors import CliError, ExitCode, NotRunningError
 from contentshop.assets.v1 import assets_pb2, backend_pb2
 from contentshop.enqueue.v1 import job_pb2
 from contentshop.packager.v1 import packager_pb2
-from libs.common.errors import DataLossError, InvalidArgumentError, UnavailableError
+from libs.common.errors import (
+    AlreadyExistsError,
+    ContentshopError,
+    DataLossError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 
 CHUNK_BYTES = 512 * 1024
 UPLOAD_SECONDS = 300.0
 AT_ONCE = 4
 _SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 _ZIP_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\.zip")
+# What a single image of many may be refused with, and what says that nothing was enqueued.
+_REFUSALS = (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
 _UPLOAD_URL = re.compile(r"(https?://[^/]+)?/api/uploads/\d+/file(\?.*)?")
 
 
@@ -118,28 +136,58 @@ class Uploader:
         self._key = key
         self._uploaded = uploaded
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._stored: dict[str, int] = {}  # SHA-256 → file id
 
     async def refs(self, given: Sequence[str]) -> list[backend_pb2.ImageRef]:
-        """One reference for each `FILE`, id or upload URL, in order; all are looked at first."""
-        parsed = [_parse(one) for one in given]
-        photos = {one.path: one for one in parsed if isinstance(one, Photo)}
-        stored: dict[Path, int] = {}
+        """One reference for each `FILE`, id or upload URL, in order; all are looked at first.
 
-        async def store(photo: Photo) -> None:
-            text = f"{self._key}/{photo.name}/{photo.sha256}"
-            request_id = hashlib.sha256(text.encode()).hexdigest()[:32]
-            async with self._at_once:
-                file = await upload(self._shop, photo, request_id)
-            stored[photo.path] = file.id
-            self._uploaded(photo, file)
-
+        The same bytes are uploaded once, a few photos at a time.
+        """
+        parsed = await asyncio.to_thread(lambda: [_parse(one) for one in given])
+        photos = {one.sha256: one for one in parsed if isinstance(one, Photo)}
         async with asyncio.TaskGroup() as group:
             for photo in photos.values():
-                group.create_task(store(photo))
+                if photo.sha256 not in self._stored:
+                    group.create_task(self._store(photo))
         return [
-            backend_pb2.ImageRef(file_id=stored[one.path]) if isinstance(one, Photo) else one
+            backend_pb2.ImageRef(file_id=self._stored[one.sha256])
+            if isinstance(one, Photo)
+            else one
             for one in parsed
         ]
+
+    async def _store(self, photo: Photo) -> None:
+        text = f"{self._key}/{photo.name}/{photo.sha256}"
+        request_id = hashlib.sha256(text.encode()).hexdigest()[:32]
+        async with self._at_once:
+            file = await upload(self._shop, photo, request_id)
+        self._stored[photo.sha256] = file.id
+        self._uploaded(photo, file)
+
+    @asynccontextmanager
+    async def undone_if_refused(self) -> AsyncIterator[None]:
+        """Deletes what was uploaded when the block is refused; not when its end is not known."""
+        try:
+            yield
+        except BaseException as error:
+            if was_refused(error):
+                await self.undo()
+            raise
+
+    async def undo(self) -> None:
+        """Deletes what was uploaded, as far as that goes: nobody else knows of it."""
+        while self._stored:
+            _, file_id = self._stored.popitem()
+            request = assets_pb2.DeleteFileRequest(file_id=file_id)
+            with suppress(ContentshopError, CliError):
+                await self._shop.assets.unary(lambda stub: stub.DeleteFile, request)
+
+
+def was_refused(error: BaseException) -> bool:
+    """Whether an answer (of a group: all of them) says that nothing was done."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(was_refused, error.exceptions))
+    return isinstance(error, (*_REFUSALS, CliError)) and not isinstance(error, NotRunningError)
 
 
 def _parse(given: str) -> Photo | backend_pb2.ImageRef:
@@ -152,34 +200,45 @@ def _parse(given: str) -> Photo | backend_pb2.ImageRef:
     return read_photo(Path(given))
 
 
-async def save_images(shop: Connection, job: job_pb2.Job, folder: Path) -> list[SavedFile]:
-    """Saves the job's images as image-N.ext, checked by their SHA-256; whole files only."""
+async def save_images(
+    shop: Connection, job: job_pb2.Job, folder: Path
+) -> tuple[list[SavedFile], dict[int, str]]:
+    """Saves the job's images as image-N.ext, checked by their SHA-256; whole files only.
+
+    One that is damaged, deleted or hidden costs nobody the others: it is answered by its index,
+    with the reason.
+    """
     make_folder(folder)
     at_once = asyncio.Semaphore(AT_ONCE)
+    missing: dict[int, str] = {}
 
-    async def save(image: job_pb2.Image) -> SavedFile:
+    async def save(image: job_pb2.Image) -> SavedFile | None:
         suffix = _SUFFIXES.get(image.content_type, "bin")
         path = folder / f"image-{image.index}.{suffix}"
         request = assets_pb2.DownloadFileRequest(file_id=image.file_id)
-        async with at_once:
-            size = await _save(
-                lambda: shop.assets.stream(lambda stub: stub.DownloadFile, request), path, shop
-            )
+        try:
+            async with at_once:
+                size = await _save(
+                    lambda: shop.assets.stream(lambda stub: stub.DownloadFile, request), path, shop
+                )
+        except (DataLossError, NotFoundError, FailedPreconditionError) as error:
+            missing[image.index] = error.reason
+            return None
         return SavedFile("image", image.index, str(path), size, image.width, image.height)
 
     done = [image for image in job.images if image.state == job_pb2.IMAGE_STATE_DONE]
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(save(image)) for image in done]
-    return [task.result() for task in tasks]
+    return [saved for task in tasks if (saved := task.result())], missing
 
 
-async def save_zip(shop: Connection, job: job_pb2.Job, folder: Path) -> SavedFile:
-    """Saves the job's zip under its own name."""
+async def save_zip(
+    shop: Connection, request: packager_pb2.DownloadArchiveRequest, name: str, folder: Path
+) -> SavedFile:
+    """Saves a zip under its own name."""
     make_folder(folder)
-    request = packager_pb2.DownloadArchiveRequest(job_id=job.id)
     # The name comes over the wire: it must not be a path.
-    name = job.archive.filename
-    path = folder / (name if _ZIP_NAME.fullmatch(name) else f"generation-{job.id}.zip")
+    path = folder / (name if _ZIP_NAME.fullmatch(name) else "images.zip")
     size = await _save(
         lambda: shop.packager.stream(lambda stub: stub.DownloadArchive, request), path, shop
     )
@@ -187,9 +246,11 @@ async def save_zip(shop: Connection, job: job_pb2.Job, folder: Path) -> SavedFil
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder for outputs; CliError when that cannot be."""
+    """Makes the folder for outputs, and tries it; CliError when it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise CliError(
             f"{folder} cannot be used for the images: {error.strerror}",

@@ -1,10 +1,11 @@
-"""Follows a job to its end, whatever happens to the stream: the cursor brings it back."""
+"""Follows a job or a batch to its end, whatever happens to the stream: by its cursor."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import TypeVar
 
 from cli.connection import Connection
 from cli.errors import NotRunningError
@@ -17,6 +18,7 @@ PATIENCE_SECONDS = 60.0  # of silence, once the server was there
 BACKOFF = Backoff(first_seconds=0.2, max_seconds=3.0)
 
 Notice = Callable[[str], None]
+Response = TypeVar("Response", enqueue_pb2.WatchJobResponse, enqueue_pb2.WatchBatchResponse)
 
 
 async def follow(
@@ -41,19 +43,54 @@ async def follow(
         ContentshopError: the server refused.
     """
     cursor = after
+
+    def stream() -> AsyncGenerator[enqueue_pb2.WatchJobResponse, None]:
+        request = enqueue_pb2.WatchJobRequest(job_id=job_id, after_sequence=cursor)
+        return shop.enqueue.stream(lambda stub: stub.WatchJob, request)
+
+    messages = _resumed(shop, stream, notice=notice, known_to_run=known_to_run)
+    async with aclosing(messages) as responses:
+        async for response in responses:
+            cursor = max(cursor, response.sequence)
+            yield response
+
+
+async def follow_batch(
+    shop: Connection, batch_id: int, *, after: str = "", notice: Notice, known_to_run: bool = False
+) -> AsyncGenerator[enqueue_pb2.WatchBatchResponse, None]:
+    """As `follow`, of all jobs of a batch."""
+    cursor = after
+
+    def stream() -> AsyncGenerator[enqueue_pb2.WatchBatchResponse, None]:
+        request = enqueue_pb2.WatchBatchRequest(batch_id=batch_id, after_cursor=cursor)
+        return shop.enqueue.stream(lambda stub: stub.WatchBatch, request)
+
+    messages = _resumed(shop, stream, notice=notice, known_to_run=known_to_run)
+    async with aclosing(messages) as responses:
+        async for response in responses:
+            cursor = response.cursor
+            yield response
+
+
+async def _resumed(
+    shop: Connection,
+    open_stream: Callable[[], AsyncGenerator[Response, None]],
+    *,
+    notice: Notice,
+    known_to_run: bool,
+) -> AsyncGenerator[Response, None]:
+    """The messages of a watch that is opened again, at the cursor, whenever it breaks."""
     failures = 0
     heard = known_to_run
     heard_at = shop.clock.monotonic()
     while True:
         broken: Exception | None = None
-        request = enqueue_pb2.WatchJobRequest(job_id=job_id, after_sequence=cursor)
         try:
-            async with aclosing(shop.enqueue.stream(lambda stub: stub.WatchJob, request)) as stream:
+            async with aclosing(open_stream()) as stream:
                 async for response in stream:
                     if failures:
                         notice("connected again")
                     failures, heard, heard_at = 0, True, shop.clock.monotonic()
-                    cursor = max(cursor, response.sequence)
                     if response.WhichOneof("update") != "heartbeat":
                         yield response
                     if response.final:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from cli.batch import batch
 from cli.demo import demo
 from cli.download import download
 from cli.errors import CliError, ExitCode, Problem, exit_code_table, explain
@@ -35,6 +36,7 @@ _COMMANDS: dict[str, tuple[Callable[..., int], ...]] = {
     "Jobs": (jobs, job, watch, cancel),
     "Access": (token,),
 }
+app.add_typer(batch, name="batch", rich_help_panel="Batches")
 for panel, commands in _COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

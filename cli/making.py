@@ -18,7 +18,7 @@ from cli.following import follow
 from cli.output import Output
 from cli.plain import to_plain
 from cli.running import run
-from cli.saving import Savings, default_folder, save_job, show_saved
+from cli.saving import OUT, Savings, default_folder, save_job, show_saved
 from contentshop.assets.v1 import assets_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.errors import ContentshopError
@@ -136,8 +136,8 @@ def make(
     output: Output,
 ) -> ExitCode:
     """Carries a wish out and says how it went."""
-    if wait and out is not None:
-        make_folder(out)  # told before the work, not after
+    if wait:
+        make_folder(out or OUT)  # told before the work, not after
 
     async def work() -> ExitCode:
         async with connect(data, team) as shop:
@@ -196,7 +196,11 @@ async def _enqueue(shop: Connection, wish: Wish, output: Output) -> job_pb2.Job:
         output.note(f"uploaded {photo.path} ({words.size(photo.size)}) as file {file.id}")
 
     key = wish.request_id or shop.ids.token()
-    return await wish.enqueue(shop, Uploader(shop, key, uploaded), key)
+    uploader = Uploader(shop, key, uploaded)
+    if wish.request_id:  # the uploads of that key may be another job's already
+        return await wish.enqueue(shop, uploader, key)
+    async with uploader.undone_if_refused():
+        return await wish.enqueue(shop, uploader, key)
 
 
 async def follow_shown(
@@ -216,6 +220,8 @@ async def follow_shown(
 def _say_made(made: Made, output: Output) -> ExitCode:
     show_saved(made.savings, output)
     code = say_ending(made.job, output, made.seconds)
+    if made.savings.missing:
+        code = ExitCode.FAILED
     output.result(
         {
             "job": to_plain(made.job),

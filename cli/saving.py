@@ -18,15 +18,27 @@ from libs.common.errors import ContentshopError
 
 ZIP_PATIENCE_SECONDS = 60.0
 ZIP_POLL_SECONDS = 0.5
+OUT = Path("out")
 
 
 @dataclass(frozen=True, slots=True)
 class Savings:
-    """What was saved where; `zip_error` says why there is no zip where there should be one."""
+    """What was saved where.
+
+    Attributes:
+        zip_error: why there is no zip where there should be one.
+        missing: the images that could not be had, by index, with the reason.
+    """
 
     folder: Path
     files: list[SavedFile] = field(default_factory=list)
     zip_error: str = ""
+    missing: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that there should be was saved."""
+        return not self.zip_error and not self.missing
 
     def payload(self) -> list[dict[str, Any]]:
         """For --json."""
@@ -35,7 +47,7 @@ class Savings:
 
 def default_folder(job: job_pb2.Job) -> Path:
     """Where images go when nothing is said."""
-    return Path("out") / f"job-{job.id}"
+    return OUT / f"job-{job.id}"
 
 
 async def save_job(shop: Connection, job: job_pb2.Job, folder: Path, output: Output) -> Savings:
@@ -45,22 +57,30 @@ async def save_job(shop: Connection, job: job_pb2.Job, folder: Path, output: Out
     """
     if not job.images_done:
         return Savings(folder)
-    saved = await save_images(shop, job, folder)
+    saved, missing = await save_images(shop, job, folder)
+    for index, reason in sorted(missing.items()):
+        output.note(f"image {index} cannot be had: {reason}", style="yellow")
     if job.archive.state <= job_pb2.ARCHIVE_STATE_NONE:
-        return Savings(folder, saved)
+        return Savings(folder, saved, missing=missing)
     try:
+        name = job.archive.filename
         if job.archive.state != job_pb2.ARCHIVE_STATE_READY:
             output.note("the zip is not there yet; asking for it")
-            await _have_zip_built(shop, job)
-        saved.append(await save_zip(shop, job, folder))
+            request = packager_pb2.CreateArchiveRequest(job_id=job.id)
+            name = (await have_zip_built(shop, request)).filename
+        wanted = packager_pb2.DownloadArchiveRequest(job_id=job.id)
+        saved.append(await save_zip(shop, wanted, name, folder))
     except (ContentshopError, CliError) as error:
         output.note(f"no zip: {error.message} ({error.reason})", style="yellow")
-        return Savings(folder, saved, error.reason)
-    return Savings(folder, saved)
+        return Savings(folder, saved, error.reason, missing)
+    return Savings(folder, saved, missing=missing)
 
 
-async def _have_zip_built(shop: Connection, job: job_pb2.Job) -> None:
-    request = packager_pb2.CreateArchiveRequest(job_id=job.id, request_id=shop.ids.token())
+async def have_zip_built(
+    shop: Connection, request: packager_pb2.CreateArchiveRequest
+) -> packager_pb2.Archive:
+    """The READY zip of a job, a batch or a folder; CliError when it cannot be built in time."""
+    request.request_id = shop.ids.token()
     answer = await shop.packager.unary(lambda stub: stub.CreateArchive, request)
     deadline = shop.clock.monotonic() + ZIP_PATIENCE_SECONDS
     while answer.archive.state == packager_pb2.ARCHIVE_STATE_PENDING:
@@ -68,7 +88,8 @@ async def _have_zip_built(shop: Connection, job: job_pb2.Job) -> None:
             raise CliError("the zip is taking long", ExitCode.UNAVAILABLE, reason="ZIP_PENDING")
         await asyncio.sleep(ZIP_POLL_SECONDS)
         answer = await shop.packager.unary(
-            lambda stub: stub.GetArchive, packager_pb2.GetArchiveRequest(job_id=job.id)
+            lambda stub: stub.GetArchive,
+            packager_pb2.GetArchiveRequest(archive_id=answer.archive.id),
         )
     if answer.archive.state != packager_pb2.ARCHIVE_STATE_READY:
         raise CliError(
@@ -76,7 +97,8 @@ async def _have_zip_built(shop: Connection, job: job_pb2.Job) -> None:
             ExitCode.FAILED,
             reason=answer.archive.error_reason or "ARCHIVE_FAILED",
         )
-    job.archive.filename = answer.archive.filename
+    archive: packager_pb2.Archive = answer.archive
+    return archive
 
 
 def show_saved(savings: Savings, output: Output) -> None:

@@ -15,6 +15,7 @@ _DAY = 86_400
 STATE_STYLES = {
     "QUEUED": "yellow",
     "PENDING": "yellow",
+    "ACTIVE": "cyan",
     "RUNNING": "cyan",
     "SUCCEEDED": "green",
     "DONE": "green",
