@@ -8,13 +8,18 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from cli.account import credits_, storage, usage, workflows
 from cli.batch import batch
 from cli.demo import demo
 from cli.download import download
 from cli.errors import CliError, ExitCode, Problem, exit_code_table, explain
 from cli.generate import edit, generate
 from cli.jobs import cancel, job, jobs
+from cli.keeping import folders, moodboard
+from cli.ops import ops
 from cli.output import show_problem
+from cli.reviewing import explain as explain_job
+from cli.reviewing import rate, retry, review
 from cli.tokens import token
 from cli.up import up
 from cli.upload import upload
@@ -33,13 +38,22 @@ app = typer.Typer(
 _COMMANDS: dict[str, tuple[Callable[..., int], ...]] = {
     "Run": (up, demo),
     "Images": (generate, edit, upload, download),
-    "Jobs": (jobs, job, watch, cancel),
-    "Access": (token,),
+    "Jobs": (jobs, job, watch, cancel, retry, review, rate),
+    "Team": (usage, storage, workflows, token),
 }
-app.add_typer(batch, name="batch", rich_help_panel="Batches")
+_GROUPS: dict[str, tuple[tuple[str, typer.Typer], ...]] = {
+    "Jobs": (("batch", batch),),
+    "Team": (("folders", folders), ("moodboard", moodboard)),
+    "Operators": (("ops", ops),),
+}
 for panel, commands in _COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.command("explain", rich_help_panel="Jobs")(explain_job)
+app.command("credits", rich_help_panel="Team")(credits_)
+for panel, groups in _GROUPS.items():
+    for name, group in groups:
+        app.add_typer(group, name=name, rich_help_panel=panel)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

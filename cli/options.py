@@ -118,3 +118,4 @@ NoWaitOption = Annotated[
     bool,
     typer.Option("--no-wait", help="Only enqueue; do not wait for the images", show_default=False),
 ]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many")]
