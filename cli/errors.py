@@ -26,9 +26,9 @@ class ExitCode(enum.IntEnum):
 
 EXIT_CODE_TEXTS: dict[ExitCode, str] = {
     ExitCode.OK: "it worked",
-    ExitCode.FAILED: "the job failed or was canceled, or something broke",
+    ExitCode.FAILED: "the job or batch failed or was canceled, or something broke",
     ExitCode.USAGE: "wrong arguments, or the server refused the request as wrong",
-    ExitCode.NOT_FOUND: "no such job or file in this team",
+    ExitCode.NOT_FOUND: "no such job, batch or file in this team",
     ExitCode.DENIED: "no token, or not a token for this",
     ExitCode.UNAVAILABLE: "the server is not running or cannot answer now; try again",
     ExitCode.REFUSED: "right request, wrong moment: a state or a limit is in the way",
@@ -116,6 +116,12 @@ _HINTS = {
     "JOB_TERMINAL": "Look at it: contentshop job ID",
     "QUEUE_FULL": "Wait until some jobs have ended: contentshop jobs --state queued",
     "ARCHIVE_NOT_READY": "Wait for the job's end: contentshop watch ID",
+    "INSUFFICIENT_CREDITS": "See what there is: contentshop credits",
+    "JOB_NOT_RETRYABLE": "Only failed jobs run again: contentshop jobs --state failed",
+    "BATCH_NOT_RETRYABLE": "None of its jobs has failed: contentshop batch show ID",
+    "BATCH_TERMINAL": "Look at it: contentshop batch show ID",
+    "STORAGE_QUOTA": "See what is stored: contentshop storage",
+    "BAD_CURSOR": "Take the cursor of a message of this watch, or leave --after out.",
     "UNAVAILABLE": "Try again in a moment.",
     "DATA_LOSS": "The stored bytes are damaged; nothing was saved.",
 }
@@ -139,6 +145,7 @@ _OPTIONS: tuple[tuple[str, str], ...] = (
     ("quality", "--quality"),
     ("format", "--format"),
     ("after_sequence", "--after"),
+    ("after_cursor", "--after"),
 )
 
 
@@ -173,6 +180,8 @@ def _explain_answer(error: errors.ContentshopError) -> Problem:
     hint = _HINTS.get(error.reason, "")
     if isinstance(error, errors.NotFoundError) and error.resource_type == "job":
         hint = "List your team's jobs: contentshop jobs"
+    if isinstance(error, errors.NotFoundError) and error.resource_type == "batch":
+        hint = "List your team's batches: contentshop batch list"
     wait = error.retry_after_seconds
     if not hint and wait:
         hint = f"Try again in {wait:g} s."

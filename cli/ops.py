@@ -172,9 +172,9 @@ def audit(
     *,
     of: OfTeamOption = "",
     job: Annotated[
-        int,
+        int | None,
         typer.Option(parser=parse_id, metavar="JOB", help="Only about it", show_default=False),
-    ] = 0,
+    ] = None,
     limit: LimitOption = 50,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -182,4 +182,4 @@ def audit(
     """Show who did what, newest first."""
     from cli import operating  # noqa: PLC0415 - slow to import
 
-    return operating.audit(of, job, limit, data=data, output=Output(as_json=as_json))
+    return operating.audit(of, job or 0, limit, data=data, output=Output(as_json=as_json))

@@ -16,14 +16,34 @@ from tests.support.house import ROOT, environ
 
 COMMANDS = (
     *("up", "demo", "generate", "edit", "upload", "download"),
-    *("jobs", "job", "watch", "cancel", "token"),
+    *("jobs", "job", "watch", "cancel", "retry", "explain", "review", "rate", "batch"),
+    *("credits", "usage", "storage", "workflows", "folders", "moodboard", "token", "ops"),
 )
+GROUPS = {
+    "batch": ("create", "list", "show", "watch", "cancel", "retry", "download"),
+    "folders": ("list", "create", "show"),
+    "moodboard": ("list", "create", "show", "delete"),
+    "ops": (
+        *("queues", "metrics", "dead", "requeue", "grant", "limits", "pause", "resume", "model"),
+        *("audit", "credits-check"),
+    ),
+}
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_is_there(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*([command] if command else []), "--help"]) == 0
     assert "Usage: contentshop" in capsys.readouterr().out
+
+
+def test_groups_have_their_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for group, commands in GROUPS.items():
+        assert main([group, "--help"]) == 0
+        shown = capsys.readouterr().out
+        for command in commands:
+            assert f"│ {command} " in shown
+            assert main([group, command, "--help"]) == 0
+            assert "--json" in capsys.readouterr().out
 
 
 def test_help_lists_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +74,14 @@ def test_nothing_to_do_shows_the_help(capsys: pytest.CaptureFixture[str]) -> Non
         (["jobs", "--state", "lost"], "is not one of 'queued'"),
         (["jobs", "--limit", "0"], "--limit"),
         (["up", "--port-base", "70000"], "--port-base"),
+        (["rate", "1", "0", "3"], "INDEX"),
+        (["rate", "1", "1", "6"], "1-5"),
+        (["review", "1"], "either --approve or --reject"),
+        (["review", "1", "--approve", "--reject"], "either --approve or --reject"),
+        (["batch", "show", "x"], "'x' is not an id"),
+        (["batch", "create", "a.yaml", "--estimate", "--watch"], "--estimate enqueues nothing"),
+        (["ops", "grant", "red", "0"], "CREDITS"),
+        (["usage", "--last", "long"], "is not a length of time"),
         (["token", "--ttl", "2h"], "at most 1h"),
         (["token", "--ttl", "soon"], "is not a length of time"),
     ],
@@ -74,6 +102,22 @@ def test_a_bad_file_is_found_before_anything_is_sent(
     for path, text in ((tmp_path, "it is not a file"), (tmp_path / "no.png", "no such file")):
         assert main(["upload", str(path), "--data", str(tmp_path)]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_a_bad_folder_is_found_before_anything_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    for folder in (taken, taken / "deeper", Path("/proc/self/fd")):
+        for command in (
+            ("generate", "--product-image", "1"),
+            ("download", "1"),
+            ("batch", "download", "1"),
+        ):
+            assert main([*command, "--out", str(folder), "--data", str(tmp_path), "--json"]) == 2
+            problem = json.loads(capsys.readouterr().out)["error"]
+            assert problem["reason"] == "BAD_FOLDER"
 
 
 def test_without_a_house(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
