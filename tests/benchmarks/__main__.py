@@ -16,6 +16,7 @@ from libs.common import logs
 from tests.benchmarks import (
     batches,
     enqueueing,
+    fairness,
     machine,
     makespan,
     million,
@@ -38,6 +39,7 @@ MEASURES: dict[str, Callable[[Bench, Report], Awaitable[None]]] = {
     "watchers": watchers.measure,
     "zip": zipping.measure,
     "million": million.measure,
+    "fairness": fairness.measure,
 }
 
 
