@@ -77,6 +77,7 @@ class Governor:
         self._clock = clock
         self.commits: GroupCommit[_Ask, Grant] = GroupCommit(self._run)
         self._healthy: dict[str, float] = {}
+        self._governed: dict[str, float] = {}
         self._claims: dict[int, tuple[int, float]] = {}
         self._meter = _Meter(clock)
 
@@ -98,7 +99,7 @@ class Governor:
             states, now = await models.lock(tx, [model])
             state = governor.report(states[model], replace(calls, observed=observed), now)
             await models.save(tx, [state])
-        self._healthy.pop(model, None)
+        self._forget(model)
 
     async def set_limit(self, model: str, calls_per_minute: int, actor: str) -> ModelState:
         """Sets a model's limit, 0 for none; the model as it is then."""
@@ -108,7 +109,7 @@ class Governor:
             await models.save(tx, [state])
             details = {"model": model, "old": states[model].limit, "new": calls_per_minute}
             await audit.add(tx, "", actor, "SET_MODEL_LIMIT", details=details)
-        self._healthy.pop(model, None)
+        self._forget(model)
         return state
 
     def heard(self, wake_up: WakeUp) -> None:
@@ -125,12 +126,16 @@ class Governor:
         claimed = fence == held.fence and self._clock.monotonic() < until
         return claimed and self._is_healthy(model)
 
+    def _forget(self, model: str) -> None:
+        self._healthy.pop(model, None)
+        self._governed.pop(model, None)
+
     def _is_healthy(self, model: str) -> bool:
         return self._clock.monotonic() < self._healthy.get(model, float("-inf"))
 
     def _learn(self, claims: Mapping[int, int], healthy: Sequence[str]) -> None:
         until = self._clock.monotonic() + KNOWN_SECONDS
-        for known in (self._claims, self._healthy):
+        for known in (self._claims, self._healthy, self._governed):
             if len(known) > MAX_KNOWN:
                 known.clear()
         self._claims |= {job_id: (fence, until) for job_id, fence in claims.items()}
@@ -140,6 +145,9 @@ class Governor:
 
     async def _run(self, asks: Sequence[_Ask]) -> list[Grant | ContentshopError]:
         """One group: by a read where all is well, else under the locks of its models."""
+        now = self._clock.monotonic()
+        if any(now < self._governed.get(ask.model, now) for ask in asks):
+            return await self._by_locking(asks)  # a read would only say so again
         answers = await self._by_reading(asks)
         return await self._by_locking(asks) if answers is None else answers
 
@@ -147,7 +155,10 @@ class Governor:
         names = {ask.model for ask in asks}
         async with self._deps.db.read_all() as tx:
             states, now = await models.find(tx, names)
-            if not all(state.healthy(now) for state in states.values()):
+            governed = [name for name, state in states.items() if not state.healthy(now)]
+            if governed:
+                until = self._clock.monotonic() + KNOWN_SECONDS
+                self._governed |= dict.fromkeys(governed, until)
                 return None
             fences = await leases.fences(tx, _job_ids(asks))
         self._learn(fences, list(names))

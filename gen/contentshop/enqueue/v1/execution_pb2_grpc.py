@@ -113,7 +113,7 @@ class ExecutionServiceServicer:
     def ClaimJob(self, request, context):
         """Takes an admitted job: QUEUED → RUNNING, a new fence, a lease. Repeating it with the same
         claim_id gives the same claim. FAILED_PRECONDITION JOB_NOT_CLAIMABLE: not admitted, taken,
-        or over: forget the doorbell. NOT_FOUND: likewise.
+        over, or of a paused lane: forget the doorbell. NOT_FOUND: likewise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

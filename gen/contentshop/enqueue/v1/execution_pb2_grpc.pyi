@@ -22,7 +22,7 @@ class ExecutionServiceStub:
     ClaimJob: _aio.UnaryUnaryMultiCallable[_execution_pb2.ClaimJobRequest, _execution_pb2.ClaimJobResponse]
     """Takes an admitted job: QUEUED → RUNNING, a new fence, a lease. Repeating it with the same
     claim_id gives the same claim. FAILED_PRECONDITION JOB_NOT_CLAIMABLE: not admitted, taken,
-    or over: forget the doorbell. NOT_FOUND: likewise.
+    over, or of a paused lane: forget the doorbell. NOT_FOUND: likewise.
     """
     RenewLeases: _aio.UnaryUnaryMultiCallable[_execution_pb2.RenewLeasesRequest, _execution_pb2.RenewLeasesResponse]
     """Renews all leases of a worker in one call, and says that the worker lives. The answer names
@@ -78,7 +78,7 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_execution_pb2.ClaimJobResponse]:
         """Takes an admitted job: QUEUED → RUNNING, a new fence, a lease. Repeating it with the same
         claim_id gives the same claim. FAILED_PRECONDITION JOB_NOT_CLAIMABLE: not admitted, taken,
-        or over: forget the doorbell. NOT_FOUND: likewise.
+        over, or of a paused lane: forget the doorbell. NOT_FOUND: likewise.
         """
 
     @_abc_1.abstractmethod
