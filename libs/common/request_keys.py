@@ -62,6 +62,7 @@ def request_keys_table(metadata: sa.MetaData) -> sa.Table:
         sa.Column("body_hash", sa.Text, nullable=False),
         sa.Column("resource_id", sa.BigInteger, nullable=False),
         sa.Column("created_at", Instant, nullable=False),
+        sa.Index("idempotency_keys_created", "created_at"),
     )
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 import structlog
 
 from libs.common.blobs import BlobStat
+from libs.common.retention import PAUSE_SECONDS
 from services.assets.domain import is_blob_key
 from services.assets.store import files, pins, storage
 from services.assets.usecases.calling import CallLimits
@@ -77,7 +78,10 @@ class OrphanSweep:
                 self._listing = listing
                 break
         await self._sweep(page)
-        return self._listing is not None
+        if self._listing is None:
+            return False
+        await self._deps.clock.sleep(PAUSE_SECONDS)
+        return True
 
     async def _sweep(self, page: list[BlobStat]) -> None:
         grace = timedelta(seconds=self._deps.figures.orphan_seconds)

@@ -117,7 +117,6 @@ pins = sa.Table(
 )
 
 idempotency_keys = request_keys_table(metadata)
-sa.Index("idempotency_keys_created", idempotency_keys.c.created_at)
 
 # A row from the first image of a job on: storing images and taking in the end lock it.
 job_endings = sa.Table(

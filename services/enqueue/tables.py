@@ -367,7 +367,6 @@ audit_entries = sa.Table(
 )
 
 idempotency_keys = request_keys_table(metadata)
-sa.Index("idempotency_keys_created", idempotency_keys.c.created_at)
 
 workers = sa.Table(
     "workers",

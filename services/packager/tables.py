@@ -87,4 +87,3 @@ archives = sa.Table(
 )
 
 idempotency_keys = request_keys_table(metadata)
-sa.Index("idempotency_keys_created", idempotency_keys.c.created_at)

@@ -77,9 +77,10 @@ async def test_the_database_itself_keeps_teams_apart(house: AssetsHouse) -> None
     variants = [assets_pb2.Variant(id="v")]
     await red.call("PutVariants", assets_pb2.PutVariantsRequest(variants=variants))
     await house.ended("red", 6, outputs=[(await backend.store("red", 6, 1)).image.file_id])
-    # Bytes are reserved only while an upload is under way.
-    kept = set(tables.metadata.sorted_tables) - {tables.reservations}
-    for table in kept:
+    async with house.db.transaction("red") as tx:  # as while an upload is under way
+        values = {"token": "t", "team": "red", "size_bytes": 1, "expires_at": tx.after(60.0)}
+        await tx.execute(sa.insert(tables.reservations).values(values))
+    for table in tables.metadata.sorted_tables:
         query = sa.select(sa.func.count()).select_from(table)
         async with house.db.read("red") as tx:
             assert await tx.scalar(query) > 0
@@ -87,8 +88,9 @@ async def test_the_database_itself_keeps_teams_apart(house: AssetsHouse) -> None
             async with house.db.read(*teams) as tx:
                 assert await tx.scalar(query) == 0
     async with house.db.transaction("blue") as tx:
-        changed = await tx.execute(sa.update(tables.files).values(team="blue"))
-        assert changed.rowcount == 0
+        for table in (tables.files, tables.storage, tables.reservations):
+            changed = await tx.execute(sa.update(table).values(team="blue"))
+            assert changed.rowcount == 0
         with pytest.raises(sa.exc.ProgrammingError):
             await tx.execute(
                 sa.insert(tables.job_endings).values(team="red", job_id=99, ended_at=None)

@@ -143,6 +143,9 @@ async def test_where_reviews_are_wanted_images_and_zip_wait_for_one(urls: Databa
             (REJECTED, True),
         ]
         assert [len(e.outputs) for e in heard.heard] == [2, 2, 2]
+        # By these a reader that hears them out of order knows the last word.
+        times = [e.review_time_us for e in heard.heard]
+        assert times[0] == 0 < times[1] < times[2]
 
 
 async def test_a_batch_shows_what_was_approved_alone(urls: DatabaseUrls) -> None:
