@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contentshop.enqueue.v1 import ops_pb2
+from libs.common.auth import current_caller
 from libs.common.canonical import request_key
 from libs.common.checks import checking
 from libs.common.paging import page_size
@@ -47,7 +48,9 @@ class DeadDoors(Doors):
             check.id(request.job_id, "job_id")
         team = await retrying.team_of_dead(self._means.deps, request.job_id)
         key = request_key(team, "RequeueDeadJob", request)
-        job = await self._means.retry.job(key, request.job_id, only_missing=True)
+        job = await self._means.retry.job(
+            key, request.job_id, only_missing=True, requeued_by=current_caller().subject
+        )
         return ops_pb2.RequeueDeadJobResponse(job_id=job.id)
 
 

@@ -45,8 +45,16 @@ class Retry:
         self._deps = deps
         self._enqueue = enqueue
 
-    async def job(self, key: RequestKey, job_id: int, *, only_missing: bool) -> Job:
+    async def job(
+        self, key: RequestKey, job_id: int, *, only_missing: bool, requeued_by: str = ""
+    ) -> Job:
         """The new job, or the one this request_id made before.
+
+        Args:
+            key: the caller's key.
+            job_id: the failed job.
+            only_missing: make just the images that are not DONE.
+            requeued_by: the operator who asks for it, to be audited; empty: the team itself.
 
         Raises:
             NotFoundError: not this team's.
@@ -67,7 +75,7 @@ class Retry:
             if job_id in retried:
                 raise already_retried(retried[job_id])
             specs = await self._again(key.team, [job], only_missing=only_missing)
-            return NewRequest(key, specs)
+            return NewRequest(key, specs, requeued_by=requeued_by)
 
         return await self._enqueue.job_of(key, await self._enqueue.store(key, prepare))
 
@@ -131,11 +139,13 @@ class Retry:
         try:
             found = await self._enqueue.resolve(team, refs)
         except InvalidArgumentError as error:
-            gone = sorted({v.field for v in error.violations}, key=int)[:MAX_NAMED_FILES]
+            gone = sorted({int(v.field) for v in error.violations if v.field.isdecimal()})
+            if not gone:
+                raise
             raise FailedPreconditionError(
                 "an input was deleted since",
                 reason="INPUT_GONE",
-                metadata={"fileIds": ",".join(gone)},
+                metadata={"fileIds": ",".join(map(str, gone[:MAX_NAMED_FILES]))},
             ) from None
         return tuple(
             _spec_again(job, token, only_missing=only_missing)

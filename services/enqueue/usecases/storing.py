@@ -12,7 +12,7 @@ from libs.common.group_commit import GroupCommit
 from libs.common.request_keys import KeptKey, Name, RequestKey, check_same
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Job, JobSpec
-from services.enqueue.store import admission, batches, ledger, new_jobs
+from services.enqueue.store import admission, audit, batches, ledger, new_jobs
 from services.enqueue.store.admission import Places
 from services.enqueue.store.events import NewEvent, about
 from services.enqueue.usecases.deps import Deps, send, tell
@@ -37,11 +37,13 @@ class NewRequest:
         key: the caller's; its request_id may be empty.
         specs: at least one, each with a pin token of its own.
         batch: a new batch they belong to.
+        requeued_by: the operator for whom dead jobs are run again; empty: it is the team's own.
     """
 
     key: RequestKey
     specs: tuple[JobSpec, ...]
     batch: NewBatch | None = None
+    requeued_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,11 @@ class StoreRequests:
             max_attempts=deps.limits.max_attempts,
             ring=deps.limits.first_ring_seconds,
         )
-        await ledger.hold(tx, added)
-        await tell(tx, deps, [event for job in added for event in _first_events(job)])
         stored = _share_out(requests, owners, added)
+        await ledger.hold(tx, added)
+        for new, made in zip(requests, stored, strict=True):
+            await _note_requeues(tx, new.requeued_by, made.jobs)
+        await tell(tx, deps, [event for job in added for event in _first_events(job)])
         keys = [
             (new.key, made.resource_id)
             for new, made in zip(requests, stored, strict=True)
@@ -165,6 +169,14 @@ class StoreRequests:
         messages += [announcer.doorbell(j) for j in added if j.admitted_at is not None]
         await send(tx, deps, messages)
         return stored
+
+
+async def _note_requeues(tx: Tx, actor: str, made: Sequence[Job]) -> None:
+    """Audits what an operator did to a team's dead jobs."""
+    for job in made if actor else ():
+        details = {"new_job_id": job.id}
+        team, old = job.spec.team, job.spec.retry_of
+        await audit.add(tx, team, actor, "REQUEUE_DEAD_JOB", job_id=old, details=details)
 
 
 def _share_out(

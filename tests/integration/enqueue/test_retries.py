@@ -303,6 +303,10 @@ async def test_dead_jobs_are_listed_and_run_again(urls: DatabaseUrls) -> None:
         new = await red.get(new_id)
         assert (new.retry_of, new.number_of_variations) == (died[0], 1)
         assert await dead(house) == died[:0:-1]
+        audit = await house.ops().call("ListAuditEntries", ops_pb2.ListAuditEntriesRequest())
+        assert [(e.team, e.actor, e.action, e.job_id) for e in audit.entries] == [
+            ("red", "operator", "REQUEUE_DEAD_JOB", died[0])
+        ]
         for job_id, reason in ((died[0], "JOB_ALREADY_RETRIED"), (new_id, "JOB_NOT_DEAD")):
             again = ops_pb2.RequeueDeadJobRequest(job_id=job_id)
             assert (await refused(house.ops().call("RequeueDeadJob", again))).reason == reason
