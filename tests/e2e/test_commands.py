@@ -231,3 +231,30 @@ async def test_what_operators_ask_and_set(shop: House) -> None:
     audit = tables[-1].out
     assert "grant credits" in audit
     assert "pause lane" in audit
+
+
+async def test_a_batch_that_waits_is_canceled(shop: House, spring: Path) -> None:
+    lane, team = "image_generation.fast", ("--team", "waiters")
+    assert (await shop.run("ops", "pause", lane, "--reason", "new keys")).code == 0
+    try:
+        made = await shop.run("batch", "create", spring, "--request-id", "once", *team)
+        batch_id = made.out.strip()
+        assert batch_id.isdigit(), made
+        # Asking again with the same key is the same batch; its uploads are not deleted.
+        again = await shop.run("batch", "create", spring, "--request-id", "once", *team)
+        assert again.out == made.out
+        shown = (await shop.run("batch", "show", batch_id, "--json", *team)).json()
+        job_id = str(shown["batch"]["job_ids"][0])
+        explained = (await shop.run("explain", job_id, "--json", *team)).json()["explanation"]
+        assert explained["reason"] == "LANE_PAUSED"
+        early = await shop.run(
+            "batch", "download", batch_id, "--out", spring.parent, "--json", *team
+        )
+        assert (early.code, early.json()["error"]["reason"]) == (6, "BATCH_ACTIVE")
+        canceled = await shop.run("batch", "cancel", batch_id, "--json", *team)
+        assert canceled.json()["batch"]["state"] == "CANCELED"
+        watched = await shop.run("batch", "watch", batch_id, *team)
+        assert watched.code == 1
+        assert "3 canceled" in watched.err
+    finally:
+        assert (await shop.run("ops", "resume", lane)).code == 0
