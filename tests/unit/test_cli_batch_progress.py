@@ -40,7 +40,7 @@ def variants() -> dict[int, Variant]:
     return {number: Variant(f"v{number}", 2) for number in range(1, 21)}
 
 
-def test_bars_show_what_runs_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bars_show_what_runs_first() -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=100, color_system=None)
     with _Bars(console, 3, variants()) as bars:
