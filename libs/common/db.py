@@ -142,6 +142,14 @@ class Tx:
             return sa.type_coerce(sa.func.clock_timestamp() + span, Instant())
         return sa.literal(self._clock.now() + timedelta(seconds=seconds), Instant())
 
+    def ago(self, seconds: float) -> sa.ScalarSelect[datetime]:
+        """So many seconds ago, read once per statement.
+
+        PostgreSQL reads its clock anew for each row, and then cannot look into an index by it:
+        what compares an indexed column with a time long past takes this.
+        """
+        return sa.select(self.after(-seconds)).scalar_subquery()
+
     def on_commit(self, hook: Callable[[], None]) -> None:
         """Calls hook once the transaction is committed; a hint only, lost with the process."""
         self._after_commit.append(hook)

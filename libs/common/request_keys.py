@@ -111,7 +111,7 @@ async def forget(tx: Tx, table: sa.Table, age_seconds: float, limit: int) -> int
     name = (table.c.team, table.c.method, table.c.request_id)
     old = (
         sa.select(*name)
-        .where(table.c.created_at < tx.after(-age_seconds))
+        .where(table.c.created_at < tx.ago(age_seconds))
         .order_by(table.c.created_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -29,7 +29,7 @@ async def delete_old(
         sa.select(_files.c.id)
         .where(
             _files.c.kind == kind,
-            _files.c.created_at < tx.after(-age_seconds),
+            _files.c.created_at < tx.ago(age_seconds),
             _files.c.deleted_at.is_(None),
             _unused(tx),
         )
@@ -48,7 +48,7 @@ async def remove_endings(tx: Tx, age_seconds: float, limit: int) -> int:
     key = (_endings.c.team, _endings.c.job_id)
     old = (
         sa.select(*key)
-        .where(_endings.c.ended_at < tx.after(-age_seconds))
+        .where(_endings.c.ended_at < tx.ago(age_seconds))
         .order_by(_endings.c.ended_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

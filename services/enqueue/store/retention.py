@@ -55,7 +55,7 @@ async def remove_batches(tx: Tx, age_seconds: float, limit: int) -> int:
     has_jobs = sa.exists().where(_jobs.c.batch_id == _batches.c.id)
     old = (
         sa.select(_batches.c.id)
-        .where(_batches.c.created_at < tx.after(-age_seconds), ~has_jobs)
+        .where(_batches.c.created_at < tx.ago(age_seconds), ~has_jobs)
         .order_by(_batches.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -79,7 +79,7 @@ async def remove_events(tx: Tx, age_seconds: float, after_job: int, jobs: int) -
         .limit(jobs)
         .subquery()
     )
-    before = tx.after(-age_seconds)
+    before = tx.ago(age_seconds)
     rows = (
         await tx.execute(
             sa.select(
@@ -103,7 +103,7 @@ async def remove_events(tx: Tx, age_seconds: float, after_job: int, jobs: int) -
 async def remove_audit(tx: Tx, age_seconds: float, limit: int) -> int:
     """Removes audit entries that are so old; how many. Ids grow with time."""
     oldest = sa.select(_audit.c.id, _audit.c.at).order_by(_audit.c.id).limit(limit).subquery()
-    ids = sa.select(oldest.c.id).where(oldest.c.at < tx.after(-age_seconds))
+    ids = sa.select(oldest.c.id).where(oldest.c.at < tx.ago(age_seconds))
     result = await tx.execute(sa.delete(_audit).where(_audit.c.id.in_(ids)))
     return result.rowcount
 
@@ -125,7 +125,7 @@ async def _removable(
     held = sa.and_(_jobs.c.credits_held.is_not(None), _jobs.c.credits_released.is_(None))
     query = (
         sa.select(_jobs.c.id)
-        .where(_jobs.c.finished_at < tx.after(-age_seconds), _settled(), ~retried, ~held)
+        .where(_jobs.c.finished_at < tx.ago(age_seconds), _settled(), ~retried, ~held)
         .order_by(_jobs.c.finished_at)
         .limit(limit)
         .with_for_update(of=_jobs, skip_locked=True)

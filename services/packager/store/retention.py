@@ -19,7 +19,7 @@ async def remove_archives(tx: Tx, older_than_seconds: float, limit: int) -> int:
     old = (
         sa.select(_archives.c.id)
         .where(
-            _archives.c.finished_at < tx.after(-older_than_seconds),
+            _archives.c.finished_at < tx.ago(older_than_seconds),
             _archives.c.report_at.is_(None),
         )
         .order_by(_archives.c.finished_at)
