@@ -17,6 +17,7 @@ from services.assets.domain import (
 from services.assets.imaging import Inspected, provenance_xmp
 from services.assets.receiving import Chunks, Places, Received
 from services.assets.store import endings, files
+from services.assets.store.endings import KnownJob
 from services.assets.usecases.deps import Deps, content_of, store
 
 PREVIEW_TOOL = "contentshop offline preview"
@@ -81,8 +82,9 @@ class StoreGenerated:
             ResourceExhaustedError: SERVER_BUSY, STORAGE_FULL.
             UnavailableError: nothing is known of the result; send it again.
         """
-        if (first := await self._first(image)) is not None:
-            return Stored(first, already=True)
+        job = await self._look(image)
+        if job is not None and job.file is not None:
+            return Stored(job.file, already=True)
         figures = self._deps.figures
         async with self._places.place(image.team):
             chunks.progressed()  # waiting for the place was not the worker's doing
@@ -98,22 +100,24 @@ class StoreGenerated:
                     xmp=_label(image.slot, image.prompt),
                 )
                 try:
-                    file = await self._store(image, inspected)
+                    file = await self._store(image, inspected, known=job is not None)
                 except _SlotTakenError as taken:
                     return Stored(taken.file, already=True)
                 return Stored(file, already=False)
 
-    async def _first(self, image: Generated) -> File | None:
-        async with self._deps.db.read(image.team) as tx:
-            if await endings.ended(tx, image.team, image.slot.job_id):
-                raise _job_ended()
-            return await files.find_slot(tx, image.team, image.slot.job_id, image.slot.image_index)
+    async def _look(self, image: Generated) -> KnownJob | None:
+        team, slot = image.team, image.slot
+        async with self._deps.db.read(team) as tx:
+            job = await endings.look(tx, team, slot.job_id, slot.image_index)
+        if job is not None and job.ended:
+            raise _job_ended()
+        return job
 
-    async def _store(self, image: Generated, inspected: Inspected) -> File:
+    async def _store(self, image: Generated, inspected: Inspected, *, known: bool) -> File:
         team, slot = image.team, image.slot
 
         async def write(tx: Tx, blob_key: str) -> File:
-            if not await endings.hold_open(tx, team, slot.job_id):
+            if not await endings.hold_open(tx, team, slot.job_id, known=known):
                 raise _job_ended()
             name = generated_filename(slot, inspected.content_type)
             kind = FileKind.GENERATED
