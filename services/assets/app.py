@@ -104,7 +104,11 @@ def build(
     )
     calls = CallLimits(settings.calls_per_minute_per_team)
     resolve = ResolveImages(deps)
-    server = _server(settings, deps, resolve, calls, clock)
+    generate = _generate(settings, deps)
+    backend_door = AssetsBackendServicer(
+        deps, resolve, generate, UploadUrls(settings.upload_hosts), _pace(settings)
+    )
+    server = _server(settings, deps, backend_door, calls, clock)
     components: list[Component] = [
         db,
         Owned(blobs),
@@ -114,7 +118,9 @@ def build(
         removals,
         *_duties(settings, deps, calls, ids),
         JobMessages(deps, broker, clock, ids),
+        resolve.reads,
         resolve.commits,
+        generate.looks,
         server,
         # Uploads and reads work while the broker is away: its messages wait.
         Readiness(server, {"database": db.ping, "blobs": blobs.ping}),
@@ -190,25 +196,32 @@ def _duties(settings: Settings, deps: Deps, calls: CallLimits, ids: Ids) -> list
     ]
 
 
+def _pace(settings: Settings) -> Pace:
+    return Pace(settings.chunk_seconds, settings.upload_seconds)
+
+
+def _generate(settings: Settings, deps: Deps) -> StoreGenerated:
+    # Workers are ours, and a team's live jobs are limited already: no share per team.
+    places = Places(
+        settings.generated, per_holder=settings.generated, wait_seconds=settings.place_seconds
+    )
+    return StoreGenerated(deps, places)
+
+
 def _server(
-    settings: Settings, deps: Deps, resolve: ResolveImages, calls: CallLimits, clock: Clock
+    settings: Settings,
+    deps: Deps,
+    backend_door: AssetsBackendServicer,
+    calls: CallLimits,
+    clock: Clock,
 ) -> GrpcServer:
-    pace = Pace(settings.chunk_seconds, settings.upload_seconds)
     uploads = Places(
         settings.uploads,
         per_holder=settings.uploads_per_team,
         wait_seconds=settings.place_seconds,
     )
-    # Workers are ours, and a team's live jobs are limited already: no share per team.
-    generated = Places(
-        settings.generated, per_holder=settings.generated, wait_seconds=settings.place_seconds
-    )
-    team_door = AssetsServicer(
-        Means(deps, UploadFile(deps, uploads), PageTokens(settings.service_secret, clock), pace)
-    )
-    backend_door = AssetsBackendServicer(
-        deps, resolve, StoreGenerated(deps, generated), UploadUrls(settings.upload_hosts), pace
-    )
+    tokens = PageTokens(settings.service_secret, clock)
+    team_door = AssetsServicer(Means(deps, UploadFile(deps, uploads), tokens, _pace(settings)))
 
     def register(server: grpc.aio.Server) -> None:
         assets_pb2_grpc.add_AssetsServiceServicer_to_server(team_door, server)

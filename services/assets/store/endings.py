@@ -18,6 +18,9 @@ _files = tables.files
 Job = tuple[str, int]
 """A team and one of its jobs."""
 
+JobSlot = tuple[str, int, int]
+"""A team, one of its jobs, and which image of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class KnownJob:
@@ -27,24 +30,34 @@ class KnownJob:
     file: File | None
 
 
-async def look(tx: Tx, team: str, job_id: int, image_index: int) -> KnownJob | None:
-    """What is known of a job and one of its slots, in one statement; None: nothing yet."""
-    slot = sa.and_(
+async def look(tx: Tx, slots: Collection[JobSlot]) -> dict[JobSlot, KnownJob]:
+    """What is known of these slots' jobs, in one statement; those of other jobs are left out."""
+    slot = sa.tuple_(_files.c.team, _files.c.job_id, _files.c.image_index)
+    asked = sa.and_(
         _files.c.team == _endings.c.team,
         _files.c.job_id == _endings.c.job_id,
-        _files.c.image_index == image_index,
+        slot.in_(list(slots)),
         _files.c.kind == FileKind.GENERATED,
         _files.c.deleted_at.is_(None),
     )
+    job = sa.tuple_(_endings.c.team, _endings.c.job_id)
     rows = await tx.execute(
-        sa.select(_endings.c.ended_at, _files)
-        .join_from(_endings, _files, slot, isouter=True)
-        .where(_endings.c.team == team, _endings.c.job_id == job_id)
+        sa.select(
+            _endings.c.team.label("job_team"),
+            _endings.c.job_id.label("known_job"),
+            _endings.c.ended_at,
+            _files,
+        )
+        .join_from(_endings, _files, asked, isouter=True)
+        .where(job.in_(list({(team, job_id) for team, job_id, _ in slots})))
     )
-    row = rows.one_or_none()
-    if row is None:
-        return None
-    return KnownJob(row.ended_at is not None, None if row.id is None else file_of(row))
+    ended: dict[Job, bool] = {}
+    found: dict[JobSlot, File] = {}
+    for row in rows:
+        ended[row.job_team, row.known_job] = row.ended_at is not None
+        if row.id is not None:
+            found[row.team, row.job_id, row.image_index] = file_of(row)
+    return {one: KnownJob(ended[one[:2]], found.get(one)) for one in slots if one[:2] in ended}
 
 
 async def ended_among(tx: Tx, jobs: Collection[Job]) -> set[Job]:

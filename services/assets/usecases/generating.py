@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from libs.common.db import Tx
 from libs.common.errors import FailedPreconditionError
+from libs.common.group_commit import GroupCommit
 from services.assets.domain import (
     File,
     FileKind,
@@ -17,7 +19,7 @@ from services.assets.domain import (
 from services.assets.imaging import Inspected, provenance_xmp
 from services.assets.receiving import Chunks, Places, Received
 from services.assets.store import endings, files
-from services.assets.store.endings import KnownJob
+from services.assets.store.endings import JobSlot, KnownJob
 from services.assets.usecases.deps import Deps, content_of, store
 
 PREVIEW_TOOL = "contentshop offline preview"
@@ -71,6 +73,7 @@ class StoreGenerated:
     def __init__(self, deps: Deps, places: Places) -> None:
         self._deps = deps
         self._places = places
+        self.looks: GroupCommit[JobSlot, KnownJob | None] = GroupCommit(self._look)
 
     async def __call__(self, image: Generated, chunks: Chunks) -> Stored:
         """The slot's file; where there is one already, the bytes are not even read.
@@ -82,7 +85,9 @@ class StoreGenerated:
             ResourceExhaustedError: SERVER_BUSY, STORAGE_FULL.
             UnavailableError: nothing is known of the result; send it again.
         """
-        job = await self._look(image)
+        job = await self.looks.submit((image.team, image.slot.job_id, image.slot.image_index))
+        if job is not None and job.ended:
+            raise _job_ended()
         if job is not None and job.file is not None:
             return Stored(job.file, already=True)
         figures = self._deps.figures
@@ -105,13 +110,11 @@ class StoreGenerated:
                     return Stored(taken.file, already=True)
                 return Stored(file, already=False)
 
-    async def _look(self, image: Generated) -> KnownJob | None:
-        team, slot = image.team, image.slot
-        async with self._deps.db.read(team) as tx:
-            job = await endings.look(tx, team, slot.job_id, slot.image_index)
-        if job is not None and job.ended:
-            raise _job_ended()
-        return job
+    async def _look(self, slots: Sequence[JobSlot]) -> Sequence[KnownJob | None]:
+        """What is known of the jobs of images that came at the same time."""
+        async with self._deps.db.read(*sorted({team for team, _, _ in slots})) as tx:
+            known = await endings.look(tx, set(slots))
+        return [known.get(slot) for slot in slots]
 
     async def _store(self, image: Generated, inspected: Inspected, *, known: bool) -> File:
         team, slot = image.team, image.slot

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from libs.common.blobs import BlobStore
@@ -64,14 +64,15 @@ class _Asked:
     moodboard: MoodboardContent | None
 
     @property
-    def file_ids(self) -> set[int]:
-        """What it refers to itself."""
-        return {file_id for file_id in self.wanted.file_ids if file_id is not None}
-
-    @property
     def of_moodboard(self) -> set[int]:
         """What its moodboard holds."""
         return self.moodboard.file_ids() if self.moodboard else set()
+
+    @property
+    def file_ids(self) -> set[int]:
+        """All it refers to."""
+        named = {file_id for file_id in self.wanted.file_ids if file_id is not None}
+        return named | self.of_moodboard
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,13 @@ class _Found:
     moodboard: MoodboardContent | None
 
 
+_Request = tuple[str, Wanted]
+_Group = Sequence[_Request]
+_Results = Sequence[_Found | ContentshopError]
+
+
 class ResolveImages:
-    """Resolves references; requests that pin and come while others do share one transaction.
+    """Resolves references; requests that come while others do share the next transaction.
 
     Args:
         deps: shared means.
@@ -91,9 +97,8 @@ class ResolveImages:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
-        self.commits: GroupCommit[tuple[str, Wanted], _Found] = GroupCommit(
-            self._pin, max_weight=MAX_REFS_TOGETHER, weight=lambda one: len(one[1].file_ids)
-        )
+        self.reads = self._groups(self._read)
+        self.commits = self._groups(self._pin)
 
     async def __call__(self, team: str, wanted: Wanted) -> Resolved:
         """The images, the moodboard's snapshot, and their files pinned where that is asked for.
@@ -102,47 +107,57 @@ class ResolveImages:
             InvalidArgumentError: BAD_IMAGE_REFERENCE, naming every bad reference at refs[i], and
                 at moodboard_id and folder_id what the team does not have.
         """
-        if wanted.pins:
-            found = await self.commits.submit((team, wanted))
-        else:
-            async with self._deps.db.read(team) as tx:
-                asked = _Asked(team, wanted, await _snapshot(tx, team, wanted, hold=False))
-                images = await files.find_images_of(tx, {team: _all_ids(asked)}, hold=False)
-                found = await _judge(tx, asked, images[team])
-        asked_ids = {file_id for file_id in wanted.file_ids if file_id is not None}
-        readable = await _readable(self._deps.blobs, [found.images[n] for n in asked_ids])
-        images_in_order = [readable[n] for n in wanted.file_ids if n is not None]
-        return Resolved(images_in_order, found.moodboard)
+        found = await (self.commits if wanted.pins else self.reads).submit((team, wanted))
+        asked = {file_id for file_id in wanted.file_ids if file_id is not None}
+        readable = await _readable(self._deps.blobs, [found.images[n] for n in asked])
+        return Resolved([readable[n] for n in wanted.file_ids if n is not None], found.moodboard)
 
-    async def _pin(
-        self, group: Sequence[tuple[str, Wanted]]
-    ) -> Sequence[_Found | ContentshopError]:
-        """The group in one transaction: what each refers to, pinned, or what is wrong with it."""
-        async with self._deps.db.transaction(*sorted({team for team, _ in group})) as tx:
-            asked = [
-                _Asked(team, wanted, await _snapshot(tx, team, wanted, hold=True))
-                for team, wanted in group
-            ]
-            ids: dict[str, set[int]] = {}
-            for one in asked:
-                ids.setdefault(one.team, set()).update(_all_ids(one))
-            images = await files.find_images_of(tx, ids, hold=True)
-            results: list[_Found | ContentshopError] = []
-            new: list[Pin] = []
-            for one in asked:
-                try:
-                    results.append(await _judge(tx, one, images[one.team]))
-                except InvalidArgumentError as error:
-                    results.append(error)
-                else:
-                    new += _pins_of(one)
+    @staticmethod
+    def _groups(run: Callable[[_Group], Awaitable[_Results]]) -> GroupCommit[_Request, _Found]:
+        return GroupCommit(
+            run, max_weight=MAX_REFS_TOGETHER, weight=lambda one: len(one[1].file_ids)
+        )
+
+    async def _read(self, group: _Group) -> _Results:
+        async with self._deps.db.read(*_teams(group)) as tx:
+            return [found for _, found in await _find(tx, group, hold=False)]
+
+    async def _pin(self, group: _Group) -> _Results:
+        async with self._deps.db.transaction(*_teams(group)) as tx:
+            found = await _find(tx, group, hold=True)
+            good = [asked for asked, result in found if isinstance(result, _Found)]
+            new = [pin for asked in good for pin in _pins_of(asked)]
             await pins.add(tx, new, self._deps.figures.pin_seconds)
-        return results
+        return [result for _, result in found]
 
 
 def readable(deps: Deps, file: File) -> ReadableFile:
     """A file and where to read it."""
     return ReadableFile(file, deps.blobs.read_url(file.blob_key))
+
+
+def _teams(group: _Group) -> list[str]:
+    return sorted({team for team, _ in group})
+
+
+async def _find(
+    tx: Tx, group: _Group, *, hold: bool
+) -> list[tuple[_Asked, _Found | ContentshopError]]:
+    """For each request what it refers to, or what is wrong with it; files in one statement."""
+    everything = [
+        _Asked(team, wanted, await _snapshot(tx, team, wanted, hold=hold)) for team, wanted in group
+    ]
+    ids: dict[str, set[int]] = {}
+    for asked in everything:
+        ids.setdefault(asked.team, set()).update(asked.file_ids)
+    images = await files.find_images_of(tx, ids, hold=hold)
+    results: list[tuple[_Asked, _Found | ContentshopError]] = []
+    for asked in everything:
+        try:
+            results.append((asked, await _judge(tx, asked, images[asked.team])))
+        except InvalidArgumentError as error:
+            results.append((asked, error))
+    return results
 
 
 async def _snapshot(tx: Tx, team: str, wanted: Wanted, *, hold: bool) -> MoodboardContent | None:
@@ -152,10 +167,6 @@ async def _snapshot(tx: Tx, team: str, wanted: Wanted, *, hold: bool) -> Moodboa
         return None
     moodboard = await moodboards.find(tx, team, moodboard_id)
     return moodboard.content if moodboard else None
-
-
-def _all_ids(asked: _Asked) -> set[int]:
-    return asked.file_ids | asked.of_moodboard
 
 
 async def _judge(tx: Tx, asked: _Asked, images: dict[int, File]) -> _Found:
