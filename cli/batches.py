@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,12 @@ def create(
                 output.note(f"Watch it: contentshop batch watch {batch.id}{shop.flags}")
                 output.result({"batch": to_plain(batch)})
                 return ExitCode.OK
-            batch = await follow_shown(shop, batch.id, output, known_to_run=True)
+            try:
+                batch = await follow_shown(shop, batch.id, output, known_to_run=True)
+            except asyncio.CancelledError:
+                how = f"contentshop batch watch {batch.id}{shop.flags}"
+                output.note(f"batch {batch.id} goes on; come back to it: {how}", style="")
+                raise
         output.result({"batch": to_plain(batch)})
         return say_ending(batch, output)
 

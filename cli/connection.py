@@ -31,6 +31,7 @@ from libs.common.errors import (
     AbortedError,
     ContentshopError,
     DeadlineExceededError,
+    ResourceExhaustedError,
     UnavailableError,
 )
 from libs.common.grpc_client import ClientTls, RpcClient, open_channel
@@ -38,6 +39,7 @@ from libs.common.ids import Ids, SystemIds
 
 CALL_SECONDS = 15.0
 TRIES = 5  # about three seconds in all
+LONGEST_WAIT_SECONDS = 10.0  # that a server may ask for; beyond, the person decides
 BACKOFF = Backoff(first_seconds=0.2, max_seconds=2.0)
 ISSUER = "contentshop"
 # How libs.common.status words an end that no server of ours wrote: nobody was there.
@@ -158,7 +160,7 @@ class Remote(Generic[StubT]):
         *,
         timeout_seconds: float = CALL_SECONDS,
     ) -> Any:
-        """One answer, tried again while the service is away.
+        """One answer, tried again while the service is away or asks for a short wait.
 
         Args:
             method: picks the method of the stub.
@@ -175,7 +177,14 @@ class Remote(Generic[StubT]):
                 failures += 1
                 if failures == TRIES or isinstance(error, DeadlineExceededError):
                     raise self._away(error, target) from None
-            await asyncio.sleep(BACKOFF.wait(failures, self._ids))
+                wait = 0.0
+            except ResourceExhaustedError as error:
+                # Too many calls just now, say in the middle of a hundred uploads: it says when.
+                wait = error.retry_after_seconds or LONGEST_WAIT_SECONDS
+                failures += 1
+                if failures == TRIES or wait >= LONGEST_WAIT_SECONDS:
+                    raise
+            await asyncio.sleep(wait + BACKOFF.wait(failures, self._ids))
 
     async def stream(
         self, method: Callable[[StubT], Any], request: Any
