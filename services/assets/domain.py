@@ -132,7 +132,11 @@ class Making:
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A file whose blob is stored and whose row is not."""
+    """A file whose blob is stored and whose row is not.
+
+    Attributes:
+        batch_id: the batch an archive is of; 0 for others.
+    """
 
     team: str
     kind: FileKind
@@ -141,6 +145,7 @@ class NewFile:
     content: Content
     slot: Slot = Slot()
     making: Making = Making()
+    batch_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ class File:
         review_state: what a person said of its job; None: nobody has.
         source_task_id: the caller's task, as the job had it; with its end.
         variant: the shop's, that it was made for; likewise.
-        batch_id: of its job; likewise; 0: none.
+        batch_id: of its job; likewise. Of an archive the batch it is of. 0: none.
     """
 
     id: int
@@ -176,6 +181,11 @@ class File:
         if self.kind is FileKind.ARCHIVE:  # made after the approval; it may be taken back
             return self.review_state is ReviewState.REJECTED
         return self.kind is FileKind.GENERATED and self.review_state is not ReviewState.APPROVED
+
+    @property
+    def derived(self) -> bool:
+        """Whether it was made, of other files."""
+        return self.kind is FileKind.GENERATED or self.batch_id != 0
 
     @property
     def of_live_job(self) -> bool:

@@ -186,6 +186,12 @@ class Archive:
     size_bytes: int = 0
     fault: Fault | None = None
 
+    def replaces(self, kept: Archive) -> bool:
+        """Whether it is news. READY stays, but for a zip built again: files' ids grow."""
+        if kept.state is ArchiveState.READY:
+            return self.state is ArchiveState.READY and self.file_id > kept.file_id
+        return self != kept
+
 
 @dataclass(frozen=True, slots=True)
 class JobSpec:

@@ -8,7 +8,8 @@ PENDING  by `job.ended` with archive_wanted, or by CreateArchive (also from FAIL
          takes it.
 READY    by a stored zip. Left by CreateArchive alone, when assets has its file no more: it was
          deleted, or removed by age. Until then a download of it is NOT_FOUND.
-FAILED   by giving up. Left by CreateArchive, which tries again.
+FAILED   by giving up. Left by CreateArchive, which tries again, and by `job.ended` with
+         archive_wanted after enqueue was told of the failure: it wants the zip once more.
 
 A READY or FAILED archive of a job is reported to enqueue at least once, and again when enqueue asks
 again. Retention removes the rows of both after some days. `hidden_at` is no state: a READY archive

@@ -112,7 +112,8 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
             check_filename(check, request.filename, "filename")
             check.within(request.size_bytes, 1, MAX_ARCHIVE_BYTES, "size_bytes")
             check_sha256(check, request.sha256, "sha256")
-            check.within(request.job_id, 0, MAX_ID, "job_id")
+            for of in ("job_id", "batch_id", "folder_id"):
+                check.within(getattr(request, of), 0, MAX_ID, of)
         content = Content(
             content_type=ARCHIVE_TYPE,
             size_bytes=request.size_bytes,
@@ -128,6 +129,7 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
             blob_key=request.blob_key,
             content=content,
             slot=Slot(job_id=request.job_id),
+            batch_id=request.batch_id,
         )
         file = await archiving.store_archive(self._deps, archive)
         return backend_pb2.StoreArchiveResponse(file_id=file.id)

@@ -35,9 +35,7 @@ def file_message(file: File, *, with_provenance: bool = True) -> assets_pb2.File
         job_id=slot.job_id,
         image_index=slot.image_index,
         model=slot.model,
-        provenance=_provenance(file)
-        if with_provenance and file.kind is FileKind.GENERATED
-        else None,
+        provenance=_provenance(file) if with_provenance and file.derived else None,
         variant=file.variant,
     )
 

@@ -89,6 +89,7 @@ async def add(tx: Tx, new: NewFile) -> File | None:
             model=slot.model,
             preview=slot.preview,
             source_task_id="",
+            batch_id=new.batch_id,
             inputs=[[one.role, one.file_id, one.sha256] for one in making.inputs] or None,
             prompt_tokens=making.prompt_tokens,
             output_tokens=making.output_tokens,

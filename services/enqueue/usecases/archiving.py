@@ -10,7 +10,9 @@ from services.enqueue.usecases.deps import Deps, announce_ended, tell
 
 
 async def record_archive(deps: Deps, team: str, job_id: int, archive: Archive) -> None:
-    """Records how a zip came out. READY stays READY; repeats change nothing.
+    """Records how a zip came out. READY stays READY, a zip built later replaces it.
+
+    Repeats change nothing, nor does a report that comes late.
 
     Raises:
         NotFoundError: no such job of the team.
@@ -24,7 +26,7 @@ async def record_archive(deps: Deps, team: str, job_id: int, archive: Archive) -
             raise FailedPreconditionError(
                 "a job in this state has no archive", reason="ARCHIVE_NOT_APPLICABLE"
             )
-        if job.archive.state is ArchiveState.READY or job.archive == archive:
+        if not archive.replaces(job.archive):
             return
         recorded = await archives.record(tx, job_id, archive)
         ready = archive.state is ArchiveState.READY

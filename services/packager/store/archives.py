@@ -139,6 +139,17 @@ async def ask_report(tx: Tx, team: str, job_id: int) -> bool:
     return rows.one_or_none() is not None
 
 
+async def find_failure_told(tx: Tx, team: str, job_id: int) -> Archive | None:
+    """The FAILED archive of a job of which enqueue has heard."""
+    return await _one(
+        tx,
+        _archives.c.team == team,
+        _archives.c.job_id == job_id,
+        _archives.c.state == ArchiveState.FAILED,
+        _archives.c.report_at.is_(None),
+    )
+
+
 async def any_of(tx: Tx, team: str, sources: Collection[Source]) -> bool:
     """Whether there is an archive of one of these."""
     condition = sa.or_(*(_is_of(source) for source in sources))

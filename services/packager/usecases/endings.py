@@ -32,10 +32,19 @@ class JobOutputs(Protocol):
 
 
 async def want_archive(deps: Deps, job: EndedJob) -> None:
-    """Makes the archive of a job that ended, or says again how it came out. Idempotent."""
+    """Makes the archive of a job that ended, or says again how it came out. Idempotent.
+
+    Where enqueue has heard that it FAILED and still wants it, it is tried again: an approval came
+    since. A message of before that comes late costs a build, and no more.
+    """
     async with deps.db.duty() as tx:
         if await archives.add(tx, job.wanted()):
             tx.on_commit(deps.wake_builder)
+            return
+        failed = await archives.find_failure_told(tx, job.team, job.job_id)
+        if failed is not None and await archives.begin_again(tx, failed):
+            tx.on_commit(deps.wake_builder)
+            tx.on_commit(deps.wake_watchers)
         elif await archives.ask_report(tx, job.team, job.job_id):
             tx.on_commit(deps.wake_reporter)
 

@@ -72,6 +72,17 @@ class Zips:
         return response
 
 
+async def test_a_zip_says_of_which_batch_it_is(house: AssetsHouse, red: Team) -> None:
+    zips = Zips(house)
+    data = images.zip_file()
+    await zips.store(await zips.begin(data), data, job_id=0, batch_id=8)
+    (file,) = await red.files(kind=assets_pb2.FILE_KIND_ARCHIVE)
+    assert (file.job_id, file.provenance.batch_id) == (0, 8)
+    with pytest.raises(InvalidArgumentError) as raised:
+        await zips.store(await zips.begin(data), data, job_id=0, batch_id=-1)
+    assert [violation.field for violation in raised.value.violations] == ["batch_id"]
+
+
 async def test_a_written_zip_becomes_a_file(house: AssetsHouse, red: Team) -> None:
     zips = Zips(house)
     data = images.zip_file()

@@ -404,7 +404,9 @@ async def test_pages_of_jobs(house: House) -> None:
         )
 
 
-async def test_an_archive_is_recorded_once_and_ready_stays(house: House) -> None:
+async def test_an_archive_is_recorded_once_and_ready_stays_but_for_a_later_file(
+    house: House,
+) -> None:
     team, worker = house.team(), house.worker()
     job = await team.generate(number_of_variations=2)
     await worker.make_all(job.id)
@@ -432,6 +434,14 @@ async def test_an_archive_is_recorded_once_and_ready_stays(house: House) -> None
     job = await team.get(job.id)
     assert (job.archive.state, job.archive.file_id) == (ready, 77)
     assert kinds(await team.events(job.id))[-2:] == ["ARCHIVE_FAILED", "ARCHIVE_READY"]
+    # Built again after its file was deleted, it is another file; what comes late is the old one.
+    for file_id in (81, 81, 77):
+        await packager.call("RecordArchive", request(ready, file_id))
+    await packager.call("RecordArchive", request(failed))
+    job = await team.get(job.id)
+    assert (job.archive.state, job.archive.file_id) == (ready, 81)
+    told = [(event.kind, event.file_id) for event in (await team.events(job.id))[-2:]]
+    assert told == [(job_pb2.JOB_EVENT_KIND_ARCHIVE_READY, file_id) for file_id in (77, 81)]
     other = request(ready, 77)
     other.team = "blue"
     with pytest.raises(NotFoundError):

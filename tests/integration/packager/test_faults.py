@@ -101,6 +101,33 @@ async def test_a_missing_image_fails_the_zip_and_create_tries_again(house: House
     assert (await house.reported(2))[-1].state == job_pb2.ARCHIVE_STATE_READY
 
 
+async def test_a_failure_enqueue_has_heard_of_is_tried_again_when_it_wants_the_zip(
+    house: House,
+) -> None:
+    images = await house.job(7, 2)
+    gone = house.assets.files.pop(702)
+    await house.announce(7)
+    await house.reported()
+    await eventually(lambda: _all_told(house))
+    # Where the report is still owed it is only made: the message rang for what it says.
+    await house.sql("UPDATE archives SET report_at = '2999-01-01T00:00:00+00:00'")
+    await house.announce(7)
+    reports = await house.reported(2)
+    assert [report.state for report in reports] == [job_pb2.ARCHIVE_STATE_FAILED] * 2
+    await eventually(lambda: _all_told(house))
+    assert house.assets.calls.count("ResolveImages") == 5
+    # It was approved since.
+    house.assets.files[702] = gone
+    await house.announce(7)
+    assert (await house.reported(3))[-1].state == job_pb2.ARCHIVE_STATE_READY
+    assert house.assets.calls.count("ResolveImages") == 6
+    check_archive((await house.team().download(job_id=7))[1], 7, images)
+
+
+async def _all_told(house: House) -> bool:
+    return await house.sql("SELECT id FROM archives WHERE report_at IS NOT NULL") == []
+
+
 async def test_a_replayed_create_does_not_try_again(house: House) -> None:
     await house.job(7, 2)
     house.assets.files.pop(702)

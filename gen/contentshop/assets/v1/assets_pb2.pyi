@@ -131,7 +131,7 @@ class File(message.Message):
 
     @builtins.property
     def provenance(self) -> Provenance:
-        """Where it comes from; for generated files alone."""
+        """Where it comes from: a generated file, or the archive of a batch."""
 
     def __init__(
         self,
@@ -185,7 +185,7 @@ class Provenance(message.Message):
     cost_micros: builtins.int
     """What it cost, in millionths of the price list's currency; 0 where no price is set."""
     batch_id: builtins.int
-    """The batch of its job; 0 for none."""
+    """The batch of its job, or that an archive is of; 0 for none."""
     @builtins.property
     def inputs(self) -> containers.RepeatedCompositeFieldContainer[ProvenanceInput]:
         """What the generator saw, in its order."""

@@ -205,7 +205,8 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordArchive(self, request, context):
-        """Records how the zip of a job came out. Idempotent; READY stays READY. NOT_FOUND.
+        """Records how the zip of a job came out. Idempotent; READY stays READY, but for a zip that was
+        built again: a READY one with a later file replaces it. NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

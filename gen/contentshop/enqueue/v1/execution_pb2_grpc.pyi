@@ -62,7 +62,9 @@ class ExecutionServiceStub:
     GetJobOutputs: _aio.UnaryUnaryMultiCallable[_execution_pb2.GetJobOutputsRequest, _execution_pb2.GetJobOutputsResponse]
     """What a finished job made, for the packager. NOT_FOUND for another team's."""
     RecordArchive: _aio.UnaryUnaryMultiCallable[_execution_pb2.RecordArchiveRequest, _execution_pb2.RecordArchiveResponse]
-    """Records how the zip of a job came out. Idempotent; READY stays READY. NOT_FOUND."""
+    """Records how the zip of a job came out. Idempotent; READY stays READY, but for a zip that was
+    built again: a READY one with a later file replaces it. NOT_FOUND.
+    """
 
 class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
     """How workers carry jobs out. Every write carries the fence of its claim; where it is stale the
@@ -190,6 +192,8 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.RecordArchiveRequest,
         context: _aio.ServicerContext[_execution_pb2.RecordArchiveRequest, _abc.Awaitable[_execution_pb2.RecordArchiveResponse]],
     ) -> _abc.Awaitable[_execution_pb2.RecordArchiveResponse]:
-        """Records how the zip of a job came out. Idempotent; READY stays READY. NOT_FOUND."""
+        """Records how the zip of a job came out. Idempotent; READY stays READY, but for a zip that was
+        built again: a READY one with a later file replaces it. NOT_FOUND.
+        """
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: _aio.Server) -> None: ...
