@@ -229,7 +229,12 @@ class _Call:
         """Ends the call with the typed error's status; passes true cancellation on."""
         if isinstance(error, errors.ContentshopError):
             typed = error
-        elif isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        elif isinstance(error, GeneratorExit):
+            # Whoever read has gone while a message was on its way: grpc.aio drops the stream
+            # unclosed then, and the loop closes it in a task that nobody has canceled.
+            self._done("CANCELLED")
+            return
+        elif isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if context.cancelled() or (task is not None and task.cancelling()):
                 self._done("CANCELLED")

@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from structlog.testing import capture_logs
 
 from contentshop.enqueue.v1 import (
     enqueue_pb2,
@@ -181,7 +182,13 @@ async def test_a_team_has_so_many_streams(faulty: Any) -> None:
     await eventually(lambda: server.interceptor.open_streams == 0)
 
 
-async def test_a_stream_that_is_left_leaves_no_place_held(faulty: Any) -> None:
+async def test_a_stream_that_is_left_leaves_no_place_held_and_is_no_fault(faulty: Any) -> None:
+    with capture_logs() as logs:
+        await _leave_streams(faulty)
+    assert not [line for line in logs if line["log_level"] == "error"]
+
+
+async def _leave_streams(faulty: Any) -> None:
     _, server, channel = faulty
     for after in (0, 3):  # waiting for news; writing to a reader that does not read
         for _ in range(10):
