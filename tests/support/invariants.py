@@ -26,7 +26,7 @@ AFTER_THE_END = {"ARCHIVE_READY", "ARCHIVE_FAILED"}
 PLACE_KEPT = {"WORKER_LOST", "WORKER_DRAINED"}
 REST_SECONDS = 40.0
 # Faults of ours, whatever is killed around them; and what no log may show.
-UNHEARD_OF = ("rpc.fault", "task.failed", "never retrieved", "job.fault")
+UNHEARD_OF = ("rpc.fault", "rpc.stray_cancel", "task.failed", "never retrieved", "job.fault")
 SECRETS = ("X-Amz-Signature", "Bearer ", "eyJ", AUTH_SECRET, SERVICE_SECRET)
 
 Row = dict[str, Any]

@@ -7,7 +7,7 @@ from datetime import datetime
 from google.protobuf import timestamp_pb2
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
-from services.assets.domain import File, FileKind, Folder, Moodboard, MoodboardContent, Variant
+from services.assets.domain import File, Folder, Moodboard, MoodboardContent, Variant
 from services.assets.usecases.resolving import ReadableFile
 
 
