@@ -169,6 +169,8 @@ class Database:
         clock: gives the time on SQLite.
         pool_size: connections of each role at most.
         pool_wait_seconds: how long a transaction waits for a connection before UNAVAILABLE.
+        sqlite_connect: opens a driver's connection, in place of one with a thread of its own: the
+            simulation's runs on the loop, so that a seed says all.
     """
 
     def __init__(
@@ -179,6 +181,7 @@ class Database:
         clock: Clock,
         pool_size: int = 10,
         pool_wait_seconds: float = 2.0,
+        sqlite_connect: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self._clock = clock
         self._commits = TaskOwner()
@@ -190,9 +193,9 @@ class Database:
             self._still = self._writer.execution_options(isolation_level="REPEATABLE READ")
             self._still_duty = self._duty.execution_options(isolation_level="REPEATABLE READ")
         else:
-            self._writer = _sqlite_engine(url, writer=True)
+            self._writer = _sqlite_engine(url, sqlite_connect, writer=True)
             self._duty = self._writer
-            self._reader = _sqlite_engine(url, writer=False)
+            self._reader = _sqlite_engine(url, sqlite_connect, writer=False)
             self._still = self._still_duty = self._reader  # there each transaction is a snapshot
 
     async def start(self) -> None:
@@ -350,9 +353,12 @@ def _postgres_engine(url: str, pool_size: int, pool_wait_seconds: float) -> Asyn
     return engine
 
 
-def _sqlite_engine(url: str, *, writer: bool) -> AsyncEngine:
+def _sqlite_engine(
+    url: str, connect: Callable[[], Awaitable[Any]] | None, *, writer: bool
+) -> AsyncEngine:
     engine = create_async_engine(
         url,
+        **({"async_creator": connect} if connect else {}),
         pool_size=1 if writer else 4,
         max_overflow=0,
         hide_parameters=True,

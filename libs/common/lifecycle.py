@@ -124,6 +124,10 @@ class Duty:
         """Do a round soon; cheap, may be called from anywhere on the loop."""
         self._wake.set()
 
+    async def once(self) -> bool:
+        """One round, by hand; whether there may be more to do at once. For the simulation."""
+        return await self._work()
+
     async def start(self) -> None:
         """Begins with a round at once."""
         self._wake.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -30,7 +31,7 @@ from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
 from services.enqueue.usecases.batches import EnqueueBatch
 from services.enqueue.usecases.deps import Deps, Limits
-from services.enqueue.usecases.enqueueing import EnqueueJob
+from services.enqueue.usecases.enqueueing import EnqueueJob, ImageResolver
 from services.enqueue.usecases.governing import Governor
 from services.enqueue.usecases.operating import TeamRates
 from services.enqueue.usecases.reconciling import ReconcileDuty
@@ -50,6 +51,15 @@ SERVICES = (
 RATES_SECONDS = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The servicers; the simulation calls them without a network between."""
+
+    team: EnqueueServicer
+    worker: ExecutionServicer
+    ops: OpsServicer
+
+
 class EnqueueApp(ServiceApp):
     """The enqueue service as one component; `port` once it is started."""
 
@@ -59,10 +69,13 @@ class EnqueueApp(ServiceApp):
         server: GrpcServer,
         hub: WatchHub,
         wakeups: LocalWakeups,
+        doors: Doors,
     ) -> None:
         super().__init__(components, server)
         self.hub = hub
         self.wakeups = wakeups
+        self.doors = doors
+        self.duties = {part.name: part for part in components if isinstance(part, Duty)}
 
 
 class _EmbeddedRecovery:
@@ -90,6 +103,8 @@ def build(
     clock: Clock | None = None,
     ids: Ids | None = None,
     broker: Broker | None = None,
+    database: Database | None = None,
+    resolver: ImageResolver | None = None,
 ) -> EnqueueApp:
     """The service, ready to start.
 
@@ -98,6 +113,8 @@ def build(
         clock: time; the machine's by default.
         ids: randomness; the machine's by default.
         broker: a running broker to share (the embedded house); else BROKER_URL is opened.
+        database: in place of the one of the settings.
+        resolver: in place of assets.
     """
     clock = clock or SystemClock()
     ids = ids or SystemIds()
@@ -106,7 +123,7 @@ def build(
     broker = broker or open_broker(
         settings.broker_url, name="enqueue", clock=clock, ids=ids, crash=crash
     )
-    db = Database(
+    db = database or Database(
         settings.database_url,
         duty_url=settings.duty_database_url,
         clock=clock,
@@ -147,7 +164,7 @@ def build(
         ),
     )
     store = StoreRequests(deps)
-    enqueue = EnqueueJob(deps, AssetsGateway(assets), clock, ids, store)
+    enqueue = EnqueueJob(deps, resolver or AssetsGateway(assets), clock, ids, store)
     means = Means(
         deps,
         enqueue,
@@ -204,7 +221,7 @@ def build(
         # A job may be enqueued, watched and canceled while the broker is away: the outbox keeps.
         Readiness(server, {"database": db.ping}),
     ]
-    return EnqueueApp(components, server, hub, wakeups)
+    return EnqueueApp(components, server, hub, wakeups, Doors(team_door, worker_door, ops_door))
 
 
 def _limits(settings: Settings) -> Limits:

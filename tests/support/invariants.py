@@ -123,15 +123,14 @@ def _by_job(rows: list[Row]) -> dict[int, list[Row]]:
 
 def broken_promises(state: State) -> Iterator[str]:
     """One line per promise that does not hold."""
-    yield from _places(state)
+    yield from places_of_teams(state.teams, state.events)
     for job in state.jobs:
         images, events = state.images[job["id"]], state.events[job["id"]]
         name = f"job {job['id']} of {job['team']}, {job['state']}"
         if job["state"] not in FINAL:
             yield f"{name}: has not ended"
             continue
-        yield from (f"{name}: {broken}" for broken in _events(job, events, images))
-        yield from (f"{name}: {broken}" for broken in _settled(job, images))
+        yield from (f"{name}: {broken}" for broken in life_of_job(job, images, events))
         yield from (f"{name}: {broken}" for broken in _stored(state, job, images))
         yield from (f"{name}: {broken}" for broken in _zipped(state, job, images))
         yield from (f"{name}: {broken}" for broken in _charged(state, job, images))
@@ -156,11 +155,17 @@ def _keys(state: State) -> Iterator[str]:
             yield f"key of nothing: {key}"
 
 
-def _places(state: State) -> Iterator[str]:
+def life_of_job(job: Row, images: list[Row], events: list[Row]) -> Iterator[str]:
+    """One line per promise that an ended job's events and slots do not keep."""
+    yield from _events(job, events, images)
+    yield from _settled(job, images)
+
+
+def places_of_teams(teams: list[Row], events_of: dict[int, list[Row]]) -> Iterator[str]:
     """Live jobs per team at every instant, by the times of the events that take and give places."""
-    limits = {row["team"]: row["max_live_jobs"] or PLACES for row in state.teams}
+    limits = {row["team"]: row["max_live_jobs"] or PLACES for row in teams}
     live: dict[str, set[int]] = defaultdict(set)
-    everything = [event for events in state.events.values() for event in events]
+    everything = [event for events in events_of.values() for event in events]
     for event in sorted(everything, key=lambda e: (e["at"], e["job_id"], e["sequence"])):
         holders = live[event["team"]]
         if event["kind"] == "ADMITTED":
@@ -195,7 +200,9 @@ def _settled(job: Row, images: list[Row]) -> Iterator[str]:
         yield f"images {states}"
     if (states.count("DONE"), states.count("FAILED")) != (job["images_done"], job["images_failed"]):
         yield f"counts {job['images_done']} done, {job['images_failed']} failed; images {states}"
-    if (job["state"] == "SUCCEEDED") != (set(states) == {"DONE"}):
+    # A cancel may come between the last image and the end.
+    whole = {"SUCCEEDED", "CANCELED"} if set(states) == {"DONE"} else {"FAILED", "CANCELED"}
+    if job["state"] not in whole:
         yield f"images {states}"
     if job["finished_at"] is None or job["lease_expires_at"] is not None:
         yield "has no end, or still a lease"

@@ -31,9 +31,10 @@ class Ages:
 def retention_of(db: Database, clock: Clock, ages: Ages) -> Retention:
     """The rules for all but events."""
     rules = [
+        # Keys before what they name: a clean-up that dies half way leaves no key of nothing.
+        Rule("keys", ages.keys_days, retention.remove_keys),
         Rule("jobs", ages.jobs_days, retention.remove_jobs, JOBS_PER_STEP),
         Rule("batches", ages.jobs_days, retention.remove_batches),
-        Rule("keys", ages.keys_days, retention.remove_keys),
         Rule("audit", ages.audit_days, retention.remove_audit),
     ]
     return Retention(db, clock, rules)
