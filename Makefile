@@ -54,6 +54,10 @@ bench: dev  ## ratios against the machine's own limits; JSON in out/bench/
 	@scripts/install-servers.sh
 	@$(PY) -m tests.benchmarks $(ARGS)
 
+.PHONY: sim
+sim: dev  ## histories with crashes out of seeds; ARGS="--seeds 5000", or --seed N again
+	@$(PY) -m tests.simulation $(ARGS)
+
 .PHONY: lock
 lock: dev  ## requirements/*.txt from *.in
 	@scripts/lock.sh

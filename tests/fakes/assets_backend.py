@@ -95,6 +95,9 @@ class FakeAssetsBackend(backend_pb2_grpc.AssetsBackendServiceServicer):
     async def ResolveArchive(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - gRPC's shape
         raise _not_here()
 
+    async def ListFolderImages(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - gRPC's shape
+        raise _not_here()
+
 
 def _not_here() -> UnimplementedError:
     return UnimplementedError("enqueue does not call this")

@@ -276,6 +276,11 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
     ) -> pb.GetJobOutputsResponse:
         raise UnimplementedError("not for workers")
 
+    async def GetBatchOutputs(
+        self, request: pb.GetBatchOutputsRequest, context: Any
+    ) -> pb.GetBatchOutputsResponse:
+        raise UnimplementedError("not for workers")
+
     async def RecordArchive(
         self, request: pb.RecordArchiveRequest, context: Any
     ) -> pb.RecordArchiveResponse:
@@ -436,3 +441,8 @@ class ScriptedGenerator:
 
     async def close(self) -> None:
         self.closed = True
+
+    async def ListFolderImages(
+        self, request: backend_pb2.ListFolderImagesRequest, context: Any
+    ) -> backend_pb2.ListFolderImagesResponse:
+        raise UnimplementedError("not for workers")

@@ -11,7 +11,7 @@ import pytest
 from tests.simulation.plants import PLANTS
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 80
+SEEDS = 60
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
