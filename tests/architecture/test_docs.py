@@ -1,0 +1,147 @@
+"""The pages, as far as they can be held to the code: links, paths, calls, log lines, settings."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+# Pages that say where things are now; decisions say where they were when they were taken.
+MAPS = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+ROOMS = ("services", "libs", "cli", "protos", "tests", "scripts", "deploy", "docs", "examples")
+LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
+PATH = re.compile(r"(?:[\w{}<>*,.-]+/)*[\w{}*,-]+\.(?:py|proto|sql|sh|md)")
+LOUD = ("warning", "error", "exception", "critical")
+EVENT = re.compile(r"[a-z_]+\.[a-z_]+")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def files() -> list[str]:
+    found = [path for room in ROOMS for path in (ROOT / room).rglob("*.*")]
+    return [f"/{path.relative_to(ROOT)}" for path in [*found, *ROOT.glob("*.*")]]
+
+
+@pytest.mark.parametrize("page", MAPS, ids=name)
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    """Named in full, or from within a service: `usecases/storing.py`."""
+    there = files()
+    named = {
+        word
+        for quoted in re.findall(r"`([^`\n]+)`", page.read_text())
+        for word in [quoted.split(":")[0].strip()]
+        if PATH.fullmatch(word) and not set("{<") & set(word)
+    }
+    assert [w for w in sorted(named) if not any(fnmatch(f, f"*/{w}") for f in there)] == []
+
+
+def test_decisions_are_numbered_once_and_all_listed() -> None:
+    pages = sorted(path.name for path in (DOCS / "decisions").glob("0*.md"))
+    assert [int(page[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    index = (DOCS / "decisions" / "README.md").read_text()
+    for page in pages:
+        title = (
+            (DOCS / "decisions" / page).read_text().split("\n")[0].removeprefix(f"# {page[:4]} ")
+        )
+        assert f"| [{page[:4]}]({page}) | {title} |" in index
+
+
+def test_every_word_is_in_the_glossary_once() -> None:
+    words = re.findall(r"^\| \*\*(.+?)\*\*", (ROOT / "GLOSSARY.md").read_text(), re.MULTILINE)
+    assert len(words) > 1
+    assert sorted({word for word in words if words.count(word) > 1}) == []
+
+
+def rpcs() -> set[str]:
+    protos = (ROOT / "protos").rglob("*.proto")
+    return {
+        rpc
+        for path in protos
+        for rpc in re.findall(r"^  rpc (\w+)\(", path.read_text(), re.MULTILINE)
+    }
+
+
+def test_every_call_is_shown_or_tested() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    calls = set(re.findall(r"\.(\w+)\(", tests)) | set(re.findall(r'"(\w+)"', tests))
+    shown = set(
+        re.findall(r"\w+", (DOCS / "USING.md").read_text() + (ROOT / "README.md").read_text())
+    )
+    assert sorted(rpcs() - calls - shown) == []
+
+
+def test_what_is_called_on_the_pages_exists() -> None:
+    shown = "".join(page.read_text() for page in MAPS)
+    called = set(re.findall(r"(?:Service|JOBS|OPS|FILES|ZIPS)/([A-Z]\w+)", shown))
+    assert called
+    assert sorted(called - rpcs()) == []
+
+
+def loud_events() -> Iterator[str]:
+    """The events that services log as warnings and errors."""
+    for path in [*(ROOT / "services").rglob("*.py"), *(ROOT / "libs").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            first = node.args[0] if node.args else None
+            if node.func.attr in LOUD and isinstance(first, ast.Constant):
+                text = str(first.value)
+                if EVENT.fullmatch(text):
+                    yield text
+
+
+def test_operations_says_what_every_warning_wants() -> None:
+    page = (DOCS / "OPERATIONS.md").read_text().split("## What the log says")[1].split("\n## ")[0]
+    first_columns = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+    told = [event for column in first_columns for event in re.findall(r"`([^`]+)`", column)]
+    assert sorted(told) == sorted(set(loud_events()))
+
+
+def test_the_life_of_a_job_names_every_crash_point() -> None:
+    services = [*(ROOT / "services").rglob("*.py"), *(ROOT / "libs").rglob("*.py")]
+    point = re.compile(r'crash\.(?:here|in_the_middle)[(,]\s*"([A-Z]\d+)"')
+    there = {found for path in services for found in point.findall(path.read_text())}
+    page = (DOCS / "LIFE-OF-A-JOB.md").read_text()
+    named = set(re.findall(r"\b([A-Z]\d{1,2})\b", page))
+    for letter, low, high in re.findall(r"\b([A-Z])(\d+)\u2013[A-Z](\d+)\b", page):
+        named |= {f"{letter}{number}" for number in range(int(low), int(high) + 1)}
+    assert there
+    assert sorted(there - named) == []
+
+
+def test_the_example_environment_is_up_to_date() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "scripts.env_example"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert (ROOT / ".env.example").read_text() == made.stdout
+
+
+def test_variables_on_the_pages_exist() -> None:
+    known = set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    cells = re.findall(
+        r"^\| ([A-Z][A-Z_, ]+) \|", (DOCS / "OPERATIONS.md").read_text(), re.MULTILINE
+    )
+    told = {word for cell in cells for word in cell.split(", ")}
+    assert told
+    assert sorted(told - known) == []
