@@ -383,6 +383,11 @@ class FakeAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
     ) -> backend_pb2.StoreArchiveResponse:
         raise UnimplementedError("not for workers")
 
+    async def ListFolderImages(
+        self, request: backend_pb2.ListFolderImagesRequest, context: Any
+    ) -> backend_pb2.ListFolderImagesResponse:
+        raise UnimplementedError("not for workers")
+
     async def ResolveArchive(
         self, request: backend_pb2.ResolveArchiveRequest, context: Any
     ) -> backend_pb2.ResolveArchiveResponse:
@@ -441,8 +446,3 @@ class ScriptedGenerator:
 
     async def close(self) -> None:
         self.closed = True
-
-    async def ListFolderImages(
-        self, request: backend_pb2.ListFolderImagesRequest, context: Any
-    ) -> backend_pb2.ListFolderImagesResponse:
-        raise UnimplementedError("not for workers")
