@@ -9,8 +9,15 @@ import sys
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from contentshop.assets.v1 import assets_pb2, backend_pb2
+from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, ops_pb2
+from contentshop.packager.v1 import packager_pb2
+from contentshop.worker.v1 import worker_pb2
+from libs.common.grpc_server import access_rules
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -21,6 +28,10 @@ ROOMS = ("services", "libs", "cli", "protos", "tests", "scripts", "deploy", "doc
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
 PATH = re.compile(r"(?:[\w{}<>*,.-]+/)*[\w{}*,-]+\.(?:py|proto|sql|sh|md)")
 LOUD = ("warning", "error", "exception", "critical")
+CODE = (".py", ".proto", ".sql", ".md")
+PROTOS: tuple[ModuleType, ...] = (
+    *(assets_pb2, backend_pb2, enqueue_pb2, execution_pb2, ops_pb2, packager_pb2, worker_pb2),
+)
 EVENT = re.compile(r"[a-z_]+\.[a-z_]+")
 
 
@@ -112,6 +123,38 @@ def test_operations_says_what_every_warning_wants() -> None:
     first_columns = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
     told = [event for column in first_columns for event in re.findall(r"`([^`]+)`", column)]
     assert sorted(told) == sorted(set(loud_events()))
+
+
+def test_tests_that_are_named_exist() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {one for page in MAPS for one in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert named
+    assert [one for one in sorted(named) if f"def {one}(" not in tests] == []
+
+
+def test_security_says_who_may_call_what() -> None:
+    page = (DOCS / "SECURITY.md").read_text()
+    rows = {
+        cell: set(re.findall(r"`(\w+)`", scopes))
+        for cells, scopes in re.findall(r"^\| ([^|]*) \| ([^|]*) \|$", page, re.MULTILINE)
+        for cell in re.findall(r"\w+", cells)
+    }
+    services = [s for file in PROTOS for s in file.DESCRIPTOR.services_by_name.values()]
+    rules = access_rules(services)
+    assert len(rules) > len(services)
+    for method, scopes in rules.items():
+        service, call = method.split(".")[-1].split("/")
+        assert set(scopes) == rows.get(call, rows[service]), method
+
+
+def test_decisions_that_the_code_names_exist() -> None:
+    there = {path.name[:4] for path in (DOCS / "decisions").glob("0*.md")}
+    sources = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.suffix in CODE]
+    named = {
+        number for path in sources for number in re.findall(r"decisions/(\d{4})", path.read_text())
+    }
+    assert named
+    assert sorted(named - there) == []
 
 
 def test_the_life_of_a_job_names_every_crash_point() -> None:
