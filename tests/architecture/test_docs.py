@@ -12,7 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
+from cli.main import app
 from contentshop.assets.v1 import assets_pb2, backend_pb2
 from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, ops_pb2
 from contentshop.packager.v1 import packager_pb2
@@ -103,6 +105,34 @@ def test_what_is_called_on_the_pages_exists() -> None:
     called = set(re.findall(r"(?:Service|JOBS|OPS|FILES|ZIPS)/([A-Z]\w+)", shown))
     assert called
     assert sorted(called - rpcs()) == []
+
+
+def commands(of: typer.Typer) -> set[str]:
+    """`up`, `batch`, `batch create` and the like."""
+    found = {
+        one.name or one.callback.__name__.strip("_")
+        for one in of.registered_commands
+        if one.callback is not None
+    }
+    for group in of.registered_groups:
+        assert group.name is not None
+        assert group.typer_instance is not None
+        found |= {group.name} | {f"{group.name} {one}" for one in commands(group.typer_instance)}
+    return found
+
+
+def test_commands_on_the_pages_exist() -> None:
+    there = commands(app)
+    groups = {command.split()[0] for command in there if " " in command}
+    for page in MAPS:
+        text = page.read_text()
+        named = set(
+            re.findall(r"contentshop ((?:(?:batch|ops|folders|moodboard) )?[a-z][a-z-]*)", text)
+        )
+        # Pages speak of `ops queues` and the like without the program's name.
+        named |= {" ".join(pair) for pair in re.findall(r"`(ops|batch) ([a-z-]+)", text)}
+        assert sorted(named - there) == [], name(page)
+    assert groups == {"batch", "ops", "folders", "moodboard"}
 
 
 def loud_events() -> Iterator[str]:
