@@ -34,8 +34,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Page:
-    """A page that was run."""
+    """A page that was run, and where."""
 
+    folder: Path
     blocks: list[Block]
 
     def said_of(self, method: str) -> str:
@@ -74,7 +75,7 @@ class Shop:
         assert len(codes) == len(found), said
         assert [code != 0 for code in codes] == [refused for _, refused, _ in found], said
         blocks = zip(found, answers[::2], strict=False)
-        return Page([Block(*block, answer) for block, answer in blocks])
+        return Page(self.folder, [Block(*block, answer) for block, answer in blocks])
 
 
 def _blocks(page: Path) -> list[tuple[str, bool, str]]:
@@ -146,9 +147,10 @@ def test_the_readme_shows_a_job_from_the_request_to_the_zip(readme: Page) -> Non
     readme.assert_refusals_are_as_shown()
 
 
-def test_uploads_and_edits(using: Page) -> None:
+def test_uploads_edits_and_downloads(using: Page) -> None:
     assert '"upload_url": "/api/uploads/' in using.said_of("ListFiles")
     assert "image.edit.v1" in using.said_of("ListWorkflows")
+    assert (using.folder / "out" / "made.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_credits_are_granted_once_and_needed(using: Page) -> None:
