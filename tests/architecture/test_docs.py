@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from types import ModuleType
 
+import grpc
 import pytest
 import typer
 
@@ -30,6 +31,12 @@ ROOMS = ("services", "libs", "cli", "protos", "tests", "scripts", "deploy", "doc
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)]*)?\)")
 PATH = re.compile(r"(?:[\w{}<>*,.-]+/)*[\w{}*,-]+\.(?:py|proto|sql|sh|md)")
 LOUD = ("warning", "error", "exception", "critical")
+CODE_ROOMS = ("services", "libs")
+# Reasons of what is built or called inside: no caller of a team or an operator gets them.
+INSIDE = {
+    *("BAD_BLOB_KEY", "BAD_BLOB_URL", "BLOB_EXISTS", "BLOB_SIZE", "BLOB_TOO_LARGE"),
+    *("BUCKET_MISSING", "INVALID_BROKER_URL", "MEMORY_BROKER_OUTSIDE_UP", "UNROUTABLE"),
+}
 CODE = (".py", ".proto", ".sql", ".md")
 PROTOS: tuple[ModuleType, ...] = (
     *(assets_pb2, backend_pb2, enqueue_pb2, execution_pb2, ops_pb2, packager_pb2, worker_pb2),
@@ -76,6 +83,16 @@ def test_decisions_are_numbered_once_and_all_listed() -> None:
         assert f"| [{page[:4]}]({page}) | {title} |" in index
 
 
+def test_every_dependency_has_its_reason() -> None:
+    page = (DOCS / "decisions" / "0002-dependencies.md").read_text().lower()
+    lines = "".join(path.read_text() for path in (ROOT / "requirements").glob("*.in")).splitlines()
+    named = [re.split(r"[^\w.-]", line.lower())[0] for line in lines if re.match(r"\w", line)]
+    assert named
+    assert [
+        one for one in named if not re.search(rf"(?<![\w-]){re.escape(one)}(?![\w-])", page)
+    ] == []
+
+
 def test_every_word_is_in_the_glossary_once() -> None:
     words = re.findall(r"^\| \*\*(.+?)\*\*", (ROOT / "GLOSSARY.md").read_text(), re.MULTILINE)
     assert len(words) > 1
@@ -98,6 +115,26 @@ def test_every_call_is_shown_or_tested() -> None:
         re.findall(r"\w+", (DOCS / "USING.md").read_text() + (ROOT / "README.md").read_text())
     )
     assert sorted(rpcs() - calls - shown) == []
+
+
+def test_every_reason_is_told_and_real() -> None:
+    """What errors are switched on by: in the protos or on USING.md, and nowhere but there."""
+    code = "".join(path.read_text() for room in CODE_ROOMS for path in (ROOT / room).rglob("*.py"))
+    raised = set(re.findall(r'reason="([A-Z][A-Z_]+)"', code))
+    protos = "".join(path.read_text() for path in (ROOT / "protos").rglob("*.proto"))
+    told = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", protos))
+    page = (DOCS / "USING.md").read_text().split("## When it goes wrong")[1]
+    listed = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", page))
+    assert sorted(raised - told - listed - INSIDE) == []
+    there = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", code + enums()))
+    assert sorted((told | listed) - there) == []
+
+
+def enums() -> str:
+    """The names of enum values in the protos, and of gRPC's codes."""
+    protos = "".join(path.read_text() for path in (ROOT / "protos").rglob("*.proto"))
+    values = re.findall(r"^\s+([A-Z_0-9]+) = \d", protos, re.MULTILINE)
+    return " ".join([*values, *(code.name for code in grpc.StatusCode)])
 
 
 def test_what_is_called_on_the_pages_exists() -> None:
