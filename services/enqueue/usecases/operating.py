@@ -70,11 +70,11 @@ async def queue_stats(deps: Deps) -> QueueStats:
 async def job_metrics(
     deps: Deps, start: datetime | None, end: datetime | None, team: str
 ) -> list[TypeFigures]:
-    """How jobs that ended in a window went, by type; the last 24 hours where none is given."""
+    """How jobs that ended from start (24 hours ago) on and before end (now) went, by type."""
     async with deps.db.read_all() as tx:
         now = await explaining.time_now(tx)
-        end = end or now
-        window = Window(start or min(now, end) - DEFAULT_WINDOW, end, team)
+        # Not back from `end`: it may stand in year 1.
+        window = Window(start or now - DEFAULT_WINDOW, end or now, team)
         return await figures.type_figures(tx, window)
 
 

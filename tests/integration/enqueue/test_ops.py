@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -272,6 +272,8 @@ async def test_ended_jobs_are_measured_by_type(house: House) -> None:
     assert (one.total, one.p50_seconds) == (1, pytest.approx(30.0))
     assert await metrics(team="green") == []
     assert await metrics(until=_stamp(begun - timedelta(seconds=300))) == []
+    assert await metrics(until=_stamp(datetime.min.replace(tzinfo=UTC))) == []
+    assert await metrics(from_=_stamp(datetime.max.replace(tzinfo=UTC))) == []
     assert (await metrics(from_=_stamp(begun - timedelta(seconds=300))))[0].total == 5
 
 
