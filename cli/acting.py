@@ -50,7 +50,7 @@ def review(
     """Reviews a job."""
     state = job_pb2.REVIEW_STATE_APPROVED if approve else job_pb2.REVIEW_STATE_REJECTED
     request = enqueue_pb2.ReviewJobRequest(job_id=job_id, state=state, notes=notes)
-    job = ask("enqueue", "ReviewJob", request, data=data, team=team).job
+    job = ask("reviews", "ReviewJob", request, data=data, team=team).job
     output.say(f"job {job_id} is {'approved' if approve else 'rejected'}")
     output.result({"job": to_plain(job)})
     return ExitCode.OK

@@ -12,10 +12,12 @@ from cli.running import run
 SERVICES: dict[str, Callable[[Connection], Remote[Any]]] = {
     "enqueue": lambda shop: shop.enqueue,
     "assets": lambda shop: shop.assets,
+    "reviews": lambda shop: shop.enqueue,
     "ops": lambda shop: shop.ops,
     "assets_ops": lambda shop: shop.assets_ops,
 }
 PAGE = 200
+_SCOPES = {"reviews": "team review", "ops": "ops", "assets_ops": "ops"}
 
 
 def ask(
@@ -72,4 +74,4 @@ def ask_pages(
 
 
 def _shop(service: str, data: Path | None, team: str | None) -> Connection:
-    return connect(data, team, scope="ops" if service.endswith("ops") else "team")
+    return connect(data, team, scope=_SCOPES.get(service, "team"))

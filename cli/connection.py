@@ -94,7 +94,7 @@ class FolderSource:
             secret=self._folder.read_secrets().auth,
             issuer=ISSUER,
             team=self._team,
-            scopes=[self._scope],
+            scopes=self._scope.split(),
             clock=self._clock,
         )
 
@@ -251,7 +251,7 @@ def connect(data: Path | None, team: str | None, *, scope: str = "team") -> Conn
     Args:
         data: the data folder, if one was given.
         team: the team, if one was given.
-        scope: of the tokens we make ourselves; `ops` for operators.
+        scope: of the tokens we make ourselves, several with spaces; `ops` for operators.
     """
     settings = cli_settings()
     clock = SystemClock()

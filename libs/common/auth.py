@@ -32,6 +32,7 @@ MAX_VERIFIED = 1024
 VERIFIED_SECONDS = 60.0
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 SERVICE_SCOPES = frozenset({"worker", "packager", "backend"})
+REVIEW_SCOPE = "review"  # beside `team`: its holder may see and release what reviews hold back
 
 
 @dataclass(frozen=True, slots=True)

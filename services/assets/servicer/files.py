@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 from contentshop.assets.v1 import assets_pb2
-from libs.common.auth import current_caller
+from libs.common.auth import REVIEW_SCOPE, current_caller
 from libs.common.checks import MAX_ID, checking
 from libs.common.paging import page_size
 from services.assets.domain import File, FileKind
@@ -22,7 +22,6 @@ from services.assets.usecases.deleting import delete_file
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
 MAX_URL_SECONDS = 300
-REVIEW_SCOPE = "review"
 
 _KINDS: dict[int, FileKind | None] = {
     assets_pb2.FILE_KIND_UNSPECIFIED: None,

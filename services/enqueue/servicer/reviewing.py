@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
-from libs.common.auth import current_caller
+from libs.common.auth import REVIEW_SCOPE, authorize, current_caller
 from libs.common.checks import checking
 from services.enqueue.domain import ReviewState
 from services.enqueue.servicer.convert import image_message, job_message, usage_message
@@ -29,12 +29,14 @@ class ReviewDoors(Doors):
     async def ReviewJob(
         self, request: enqueue_pb2.ReviewJobRequest, context: Any
     ) -> enqueue_pb2.ReviewJobResponse:
-        """Reviews an ended job."""
+        """Reviews an ended job; where a review decides who sees what, for reviewers alone."""
+        caller = current_caller()
+        if self._means.deps.limits.review_required:
+            authorize(caller, [REVIEW_SCOPE])
         with checking() as check:
             check.id(request.job_id, "job_id")
             check.one_of(request.state, _WORDS, "state")
             check.text(request.notes, MAX_NOTES_CHARS, "notes")
-        caller = current_caller()
         job = await reviewing.review_job(
             self._means.deps,
             caller.team,

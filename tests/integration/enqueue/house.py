@@ -48,11 +48,15 @@ class House:
         self.clients.append(client)
         return client
 
-    def team(self, name: str = "red") -> Team:
-        """A team's client; the team has files 1 to 20."""
+    def team(self, name: str = "red", *scopes: str) -> Team:
+        """A team's client, of scope `team` where none is named; the team has files 1 to 20."""
         self.assets.files.setdefault(name, set(range(1, 21)))
         token = mint_user_token(
-            secret=USER_SECRET, issuer="contentshop", team=name, scopes=["team"], clock=CLOCK
+            secret=USER_SECRET,
+            issuer="contentshop",
+            team=name,
+            scopes=scopes or ["team"],
+            clock=CLOCK,
         )
         return Team(self.client(lambda: token))
 

@@ -12,7 +12,12 @@ import sqlalchemy as sa
 from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, job_pb2, messages_pb2, ops_pb2
 from libs.common.broker import Delivery
 from libs.common.db import Database
-from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from libs.common.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from services.enqueue import tables
 from tests.integration.enqueue.batching import enqueue_batch
 from tests.integration.enqueue.house import CLOCK, House, Team, Worker, open_house
@@ -124,7 +129,7 @@ async def test_where_nobody_asks_for_reviews_nothing_is_hidden(house: House) -> 
 async def test_where_reviews_are_wanted_images_and_zip_wait_for_one(urls: DatabaseUrls) -> None:
     async with open_house(urls, REVIEW_REQUIRED="true") as house:
         heard = await endings(house)
-        team = house.team()
+        team = house.team("red", "team", "review")
         job = await team.generate(number_of_variations=2)
         await house.worker().make_all(job.id)
         ended = await team.get(job.id)
@@ -150,7 +155,7 @@ async def test_where_reviews_are_wanted_images_and_zip_wait_for_one(urls: Databa
 
 async def test_a_batch_shows_what_was_approved_alone(urls: DatabaseUrls) -> None:
     async with open_house(urls, REVIEW_REQUIRED="true") as house:
-        team = house.team()
+        team = house.team("red", "team", "review")
         batch = await enqueue_batch(team, 2)
         listed = await team.call("ListJobs", enqueue_pb2.ListJobsRequest(batch_id=batch.id))
         for job in listed.jobs:
@@ -163,7 +168,7 @@ async def test_a_batch_shows_what_was_approved_alone(urls: DatabaseUrls) -> None
 
 async def test_an_approved_zip_comes_as_usual_and_is_built_once(urls: DatabaseUrls) -> None:
     async with open_house(urls, REVIEW_REQUIRED="true") as house:
-        team = house.team()
+        team = house.team("red", "team", "review")
         job = await team.generate(number_of_variations=2)
         await house.worker().make_all(job.id)
         await review(team, job.id, APPROVED)
@@ -186,6 +191,19 @@ async def test_an_approved_zip_comes_as_usual_and_is_built_once(urls: DatabaseUr
         kinds = [job_pb2.JobEventKind.Name(u.event.kind)[15:] for u in seen if u.event.sequence]
         assert kinds == ["ARCHIVE_FAILED", "ARCHIVE_READY"]
         assert seen[-1].final
+
+
+async def test_where_reviews_are_wanted_reviewers_alone_review(urls: DatabaseUrls) -> None:
+    async with open_house(urls, REVIEW_REQUIRED="true") as house:
+        team = house.team()
+        job = await team.generate()
+        await house.worker().make_all(job.id)
+        for who, job_id in ((team, job.id), (team, 999), (house.team("red", "review"), job.id)):
+            with pytest.raises(PermissionDeniedError) as raised:
+                await review(who, job_id, APPROVED)
+            assert raised.value.reason == "SCOPE_MISSING"
+        assert await hidden(house, job.id)
+        assert await audit(house) == []
 
 
 async def test_ratings_are_kept_changed_and_taken_back(house: House) -> None:

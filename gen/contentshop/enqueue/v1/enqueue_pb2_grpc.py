@@ -320,7 +320,8 @@ class EnqueueServiceServicer:
     def ReviewJob(self, request, context):
         """Says what a person thinks of an ended job's images. May be said again: the last word stands,
         each is audited. Where the service hides unreviewed images, APPROVED makes them and their zip
-        available, REJECTED hides them. NOT_FOUND. FAILED_PRECONDITION JOB_NOT_ENDED.
+        available, REJECTED hides them, and the token needs the scope `review` beside `team`:
+        PERMISSION_DENIED SCOPE_MISSING. NOT_FOUND. FAILED_PRECONDITION JOB_NOT_ENDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -106,7 +106,8 @@ class EnqueueServiceStub:
     ReviewJob: _aio.UnaryUnaryMultiCallable[_enqueue_pb2.ReviewJobRequest, _enqueue_pb2.ReviewJobResponse]
     """Says what a person thinks of an ended job's images. May be said again: the last word stands,
     each is audited. Where the service hides unreviewed images, APPROVED makes them and their zip
-    available, REJECTED hides them. NOT_FOUND. FAILED_PRECONDITION JOB_NOT_ENDED.
+    available, REJECTED hides them, and the token needs the scope `review` beside `team`:
+    PERMISSION_DENIED SCOPE_MISSING. NOT_FOUND. FAILED_PRECONDITION JOB_NOT_ENDED.
     """
     RateImage: _aio.UnaryUnaryMultiCallable[_enqueue_pb2.RateImageRequest, _enqueue_pb2.RateImageResponse]
     """Rates one DONE image, 1 to 5, or takes the rating back with 0. Audited. NOT_FOUND.
@@ -323,7 +324,8 @@ class EnqueueServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_enqueue_pb2.ReviewJobResponse]:
         """Says what a person thinks of an ended job's images. May be said again: the last word stands,
         each is audited. Where the service hides unreviewed images, APPROVED makes them and their zip
-        available, REJECTED hides them. NOT_FOUND. FAILED_PRECONDITION JOB_NOT_ENDED.
+        available, REJECTED hides them, and the token needs the scope `review` beside `team`:
+        PERMISSION_DENIED SCOPE_MISSING. NOT_FOUND. FAILED_PRECONDITION JOB_NOT_ENDED.
         """
 
     @_abc_1.abstractmethod
