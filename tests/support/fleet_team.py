@@ -8,7 +8,7 @@ import io
 import secrets
 import time
 import zipfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -120,13 +120,13 @@ class FleetTeam:
         return answer.job  # type: ignore[no-any-return]
 
     async def make_batch(
-        self, photo: assets_pb2.File, variants: Sequence[str], n: int = 2
+        self, photo: assets_pb2.File, variants: Sequence[str], n: int = 2, **settings: Any
     ) -> batch_pb2.Batch:
         """Enqueues n images of a photo for each variant."""
         request = enqueue_pb2.EnqueueBatchRequest(
             request_id=secrets.token_hex(8),
             name="Autumn",
-            settings=batch_pb2.BatchSettings(number_of_variations=n),
+            settings=batch_pb2.BatchSettings(number_of_variations=n, **settings),
         )
         for variant in variants:
             image = backend_pb2.ImageRef(file_id=photo.id)
@@ -140,11 +140,29 @@ class FleetTeam:
         """Returns at the batch's end, by watching it."""
 
         async def watched() -> None:
-            request = enqueue_pb2.WatchBatchRequest(batch_id=batch_id)
-            async for _ in self._enqueue.stream(self._jobs.WatchBatch, request):
+            async for _ in self.watch_batch(batch_id):
                 pass
 
         await patiently(watched)
+
+    def watch_batch(
+        self, batch_id: int, cursor: str = ""
+    ) -> AsyncIterator[enqueue_pb2.WatchBatchResponse]:
+        """One connection of a batch's watcher."""
+        request = enqueue_pb2.WatchBatchRequest(batch_id=batch_id, after_cursor=cursor)
+        return self._enqueue.stream(self._jobs.WatchBatch, request)
+
+    async def ask(self, method: str, request: Any) -> Any:
+        """The answer of a method of EnqueueService that may be repeated."""
+        return await patiently(
+            lambda: self._call(self._enqueue, getattr(self._jobs, method), request)
+        )
+
+    async def ask_assets(self, method: str, request: Any) -> Any:
+        """The answer of a method of AssetsService that may be repeated."""
+        return await patiently(
+            lambda: self._call(self._assets, getattr(self._files, method), request)
+        )
 
     async def folder_of(self, batch_id: int, files: int) -> int:
         """The folder that all of a batch share, once so many files are in it."""
