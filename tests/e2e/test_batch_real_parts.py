@@ -1,6 +1,6 @@
-"""A whole batch on PostgreSQL, RabbitMQ and S3, its workers killed twice: nothing is lost or twice.
+"""The largest batch there is, on PostgreSQL, RabbitMQ and S3, its workers killed twice on the way.
 
-PROOF_BATCH=100x4 runs the largest batch there is; else it is a small one.
+Nothing is lost, and nothing is there twice. With 2 cores, busy with other work, it takes 35 s.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ import pytest
 from contentshop.assets.v1 import assets_pb2
 from contentshop.enqueue.v1 import batch_pb2, job_pb2
 from contentshop.packager.v1 import packager_pb2
-from libs.common.env import process_environ
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet, Servers, running_fleet
 from tests.support.fleet_batch import BatchWatched, FleetBatch
@@ -32,7 +32,7 @@ from tests.support.zips import read_strictly
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("show_logs"), pytest.mark.timeout(400)]
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "mug.jpg"
-VARIANTS, EACH = map(int, process_environ().get("PROOF_BATCH", "20x2").split("x"))
+VARIANTS, EACH = 100, 4
 IMAGES = VARIANTS * EACH
 KILLS = 2
 SPARE = 7  # credits beyond what the batch takes
@@ -98,7 +98,7 @@ async def test_a_batch_outlives_its_workers_twice(fleet: Fleet) -> None:
     assert (left.available, left.captured) == (SPARE, IMAGES)
     await check_invariants(fleet)
     figures = f"over after {ended - began:.1f} s, zipped after {zipped - began:.1f} s"
-    sys.stderr.write(f"{VARIANTS} x {EACH}: {figures}\n")  # pytest -s shows it
+    sys.stderr.write(f"{IMAGES} images: {figures}\n")  # pytest -s shows it
 
 
 async def _watched_over_two_kills(proof: Proof) -> BatchWatched:
@@ -109,7 +109,7 @@ async def _watched_over_two_kills(proof: Proof) -> BatchWatched:
         for kill in range(1, KILLS + 1):
             enough = IMAGES * kill // (KILLS + 1)
             await eventually(
-                lambda enough=enough: len(seen.done) >= enough,
+                partial(seen.has_done, enough),
                 timeout_seconds=END_SECONDS,
                 what=f"image {enough}",
             )

@@ -36,6 +36,10 @@ class BatchWatched:
     batch: batch_pb2.Batch = field(default_factory=batch_pb2.Batch)
     final: bool = False
 
+    def has_done(self, images: int) -> bool:
+        """Whether so many are told of."""
+        return len(self.done) >= images
+
     def take(self, message: enqueue_pb2.WatchBatchResponse) -> None:
         """Asserts that each job's events come in order, once, and without gaps."""
         assert not self.final
@@ -50,7 +54,8 @@ class BatchWatched:
             return
         event, told = message.event, self.events[message.event.job_id]
         last = told[-1] if told else 0
-        assert event.sequence > last if self.skips else event.sequence == last + 1
+        wanted = event.sequence > last if self.skips else event.sequence == last + 1
+        assert wanted, (event.job_id, event.sequence, told, self.cursor, self.connections)
         told.append(event.sequence)
         if event.kind == job_pb2.JOB_EVENT_KIND_IMAGE_DONE:
             self.done.append((event.job_id, event.image_index))
