@@ -241,7 +241,8 @@ events = sa.Table(
     sa.Column("error_reason", sa.Text),
     sa.Column("error_message", sa.Text),
     sa.Column("batch_id", sa.BigInteger),  # the job's; NULL: none
-    # For cursors over many jobs: on PostgreSQL the transaction's id, on SQLite the next number.
+    # For cursors over many jobs: on PostgreSQL the transaction's id, on SQLite the next number;
+    # within a job it never falls.
     sa.Column("commit_order", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Index("events_by_team", "team", "commit_order", "job_id", "sequence"),
     sa.Index(

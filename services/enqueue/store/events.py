@@ -71,13 +71,13 @@ async def add(tx: Tx, events: Sequence[NewEvent]) -> None:
             "error_reason": e.fault.reason if e.fault else None,
             "error_message": e.fault.message if e.fault else None,
             "batch_id": e.batch_id or None,
-            **({"commit_order": orders[e.team]} if orders else {}),
+            **({"commit_order": orders[e.team]} if orders else {"of_job": e.job_id}),
         }
         for e in events
     ]
     values: dict[str, Any] = {"at": tx.now()}
     if tx.on_postgres:
-        values["commit_order"] = _number(sa.func.pg_current_xact_id())
+        values["commit_order"] = _postgres_order()
     await tx.execute(sa.insert(_events).values(values), rows)
 
 
@@ -90,6 +90,24 @@ async def _commit_orders(tx: Tx, teams: Sequence[str]) -> dict[str, int]:
     the clock, so that it does not fall back when a team's last events are removed.
     """
     return {} if tx.on_postgres else {team: await _sqlite_end(tx, team) for team in teams}
+
+
+def _postgres_order() -> sa.ColumnElement[int]:
+    """The transaction's id, or the order of the job's last event where that is higher.
+
+    Who drew the lower id may wait for the job's lock behind who drew the higher: its event comes
+    second by its number, and must by its order. It is as sure as before: whoever holds back the
+    lower id holds back the higher.
+    """
+    earlier = _events.alias("earlier")
+    last = (
+        sa.select(earlier.c.commit_order)
+        .where(earlier.c.job_id == sa.bindparam("of_job", type_=sa.BigInteger))
+        .order_by(earlier.c.sequence.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return sa.func.greatest(_number(sa.func.pg_current_xact_id()), last)
 
 
 async def _sqlite_end(tx: Tx, team: str) -> int:

@@ -7,11 +7,16 @@ from functools import partial
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from contentshop.enqueue.v1 import job_pb2
+from libs.common.db import Database
 from libs.common.errors import InvalidArgumentError, UnavailableError
+from services.enqueue.domain import EventKind
+from services.enqueue.store import events, jobs
+from services.enqueue.store.events import about
 from services.enqueue.watch.updates import MAILBOX
-from tests.integration.enqueue.house import House, open_house
+from tests.integration.enqueue.house import CLOCK, House, open_house
 from tests.integration.enqueue.listening import Listener, listening, numbers, open_event
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
@@ -130,6 +135,31 @@ async def test_heartbeats_come_between_with_the_last_cursor(urls: DatabaseUrls) 
         assert len(events) == 2
         assert listener.messages[-1].HasField("heartbeat")
         assert listener.messages[-1].cursor == events[-1].cursor
+
+
+@pytest.mark.real
+async def test_a_jobs_events_come_by_number_whoever_drew_the_lower_transaction(
+    postgres_templates: Any,
+) -> None:
+    urls = postgres_templates.database("enqueue")
+    db = Database(urls.app, duty_url=urls.duty, clock=CLOCK)
+    async with open_house(urls) as house:
+        team, worker = house.team(), house.worker()
+        job = await team.generate(number_of_variations=2)
+        fence = (await worker.claim(job.id)).fence
+        listener = Listener.team(team)
+        async with listening(listener):
+            async with db.duty() as tx:
+                await tx.scalar(sa.select(sa.func.pg_current_xact_id()))
+                await worker.record(job.id, fence, 1, 101)  # event 4, by a later transaction
+                counted = await jobs.count_image(tx, job.id)
+                await events.add(tx, [about(counted, EventKind.REQUEUED)])
+            await worker.record(job.id, fence, 2, 102)
+            await eventually(lambda: listener.events[-3:] == numbers(job, 6, 4))
+        again = Listener.team(team, listener.messages[-2].cursor)
+        async with listening(again):
+            await eventually(partial(again.heard, numbers(job, 6, 6)))
+    await db.stop()
 
 
 @pytest.mark.real
