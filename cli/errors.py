@@ -182,6 +182,8 @@ def _explain_answer(error: errors.ContentshopError) -> Problem:
         hint = "List your team's jobs: contentshop jobs"
     if isinstance(error, errors.NotFoundError) and error.resource_type == "batch":
         hint = "List your team's batches: contentshop batch list"
+    if error.reason == "JOB_ALREADY_RETRIED":
+        hint = f"Look at its retry: contentshop job {error.metadata.get('retryJobId', 'ID')}"
     wait = error.retry_after_seconds
     if not hint and wait:
         hint = f"Try again in {wait:g} s."

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 MAX_ID = 2**63 - 1
-_LIFE = re.compile(r"(\d+)([smh]?)")
+_LIFE = re.compile(r"([0-9]{1,12})([smh]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_MAX_SECONDS = 100 * 365 * 24 * 3600  # what is counted back from now stays a time
 
 
 def parse_id(text: str) -> int:
@@ -26,7 +27,10 @@ def parse_seconds(text: str) -> int:
     found = _LIFE.fullmatch(text)
     if found is None:
         raise typer.BadParameter(f"{text!r} is not a length of time such as 90s, 15m or 1h")
-    return int(found[1]) * _SECONDS[found[2]]
+    seconds = int(found[1]) * _SECONDS[found[2]]
+    if seconds > _MAX_SECONDS:
+        raise typer.BadParameter(f"{text!r} is longer than 100 years")
+    return seconds
 
 
 class QualityWord(enum.StrEnum):
@@ -110,7 +114,7 @@ RequestIdOption = Annotated[
     typer.Option(
         "--request-id",
         metavar="KEY",
-        help="Asking again with the same key gives the same job",
+        help="Asked again with the same key, nothing happens twice",
         show_default=False,
     ),
 ]

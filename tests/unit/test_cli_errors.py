@@ -90,6 +90,13 @@ def test_a_wait_the_server_asks_for_is_told() -> None:
     assert explain(error).hint == "Try again in 2 s."
 
 
+def test_the_retry_that_is_in_the_way_is_named() -> None:
+    error = errors.FailedPreconditionError(
+        "the job was run again already", reason="JOB_ALREADY_RETRIED", metadata={"retryJobId": "13"}
+    )
+    assert explain(error).hint == "Look at its retry: contentshop job 13"
+
+
 def test_every_exit_code_is_documented() -> None:
     assert set(EXIT_CODE_TEXTS) == set(ExitCode)
     assert len(list(exit_code_table())) == len(ExitCode)

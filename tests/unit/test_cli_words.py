@@ -70,6 +70,9 @@ def test_ids_and_lengths_as_typed() -> None:
     for wrong in ("", "-1", "1.5", "٣", "0", "1e3"):
         with pytest.raises(typer.BadParameter):
             parse_id(wrong)
+    for wrong in ("", "-1s", "1d", "٣", "876001h", "9" * 12 + "h", "9" * 5000):
+        with pytest.raises(typer.BadParameter):
+            parse_seconds(wrong)
 
 
 def test_messages_as_plain_values() -> None:

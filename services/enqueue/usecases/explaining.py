@@ -138,7 +138,8 @@ def _sentence(facts: _Facts, reason: WaitReason) -> str:  # noqa: PLR0911 - one 
     job, workers = facts.job, facts.workers
     match reason:
         case WaitReason.ENDED:
-            why = f": {job.fault.reason}, {job.fault.message}" if job.fault else ""
+            # Messages of providers and of ours end with a full stop, or do not.
+            why = f": {job.fault.reason}, {job.fault.message.rstrip('.')}" if job.fault else ""
             return f"Job {job.id} has ended: {job.state.lower()}{why}."
         case WaitReason.RUNNING:
             return (

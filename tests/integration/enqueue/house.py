@@ -171,9 +171,11 @@ class Worker:
         )
         return await self.call("RecordImage", request)
 
-    async def fail(self, job_id: int, fence: int, index: int, outcome: str) -> Any:
+    async def fail(
+        self, job_id: int, fence: int, index: int, outcome: str, message: str = "no"
+    ) -> Any:
         request = execution_pb2.RecordImageFailureRequest(
-            job_id=job_id, fence=fence, index=index, outcome=outcome, message="no"
+            job_id=job_id, fence=fence, index=index, outcome=outcome, message=message
         )
         return await self.call("RecordImageFailure", request)
 

@@ -61,6 +61,18 @@ async def test_each_reason_is_said(house: House) -> None:
     assert (await explain(team, jobs[4].id)).HasField("eta")
 
 
+@pytest.mark.parametrize("message", ["the prompt was refused", "the prompt was refused."])
+async def test_a_failed_job_says_why_as_one_sentence(house: House, message: str) -> None:
+    team, worker = house.team(), house.worker()
+    job = await team.generate()
+    claim = await worker.claim(job.id)
+    await worker.fail(job.id, claim.fence, 1, "PROMPT_BLOCKED", message)
+    await worker.finish(job.id, claim.fence)
+    sentence = (await explain(team, job.id)).sentence
+    assert sentence.startswith(f"Job {job.id} has ended: failed: PROMPT_BLOCKED, ")
+    assert sentence.endswith(" the prompt was refused.")
+
+
 async def test_a_backing_off_job_says_until_when(house: House) -> None:
     team, worker = house.team(), house.worker()
     job = await team.generate()
