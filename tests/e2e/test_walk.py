@@ -30,7 +30,7 @@ from contentshop.packager.v1 import packager_pb2, packager_pb2_grpc
 from contentshop.worker.v1 import worker_pb2, worker_pb2_grpc
 from libs.common.auth import mint_user_token
 from libs.common.clock import SystemClock
-from libs.common.errors import FailedPreconditionError
+from libs.common.errors import FailedPreconditionError, PermissionDeniedError
 from libs.common.grpc_client import RpcClient, open_channel
 from tests.fakes.gemini_behaviours import Behaviour
 from tests.fakes.gemini_stub import GeminiStub
@@ -49,12 +49,12 @@ APPROVED = job_pb2.REVIEW_STATE_APPROVED
 class Walker:
     """One token's holder, and the doors of all services."""
 
-    def __init__(self, shop: House, scope: str) -> None:
+    def __init__(self, shop: House, *scopes: str) -> None:
         token = mint_user_token(
             secret=DataFolder(shop.data).read_secrets().auth,
             issuer="contentshop",
-            team=TEAM if scope == "team" else "",
-            scopes=[scope],
+            team=TEAM if "team" in scopes else "",
+            scopes=scopes,
             clock=SystemClock(),
         )
         self.clients = {
@@ -98,9 +98,9 @@ class Walker:
 
 
 @asynccontextmanager
-async def _walking(shop: House) -> AsyncIterator[tuple[Walker, Walker]]:
-    """A team and an operator."""
-    walkers = Walker(shop, "team"), Walker(shop, "ops")
+async def _walking(shop: House) -> AsyncIterator[tuple[Walker, Walker, Walker]]:
+    """A team, its reviewer and an operator."""
+    walkers = Walker(shop, "team"), Walker(shop, "team", "review"), Walker(shop, "ops")
     yield walkers
     for walker in walkers:
         for client in walker.clients.values():
@@ -119,7 +119,7 @@ async def test_a_team_and_its_operator_go_through_the_whole_house(
         data = tmp_path_factory.mktemp("walk") / "data"
         async with (
             house(data, "--generator", "gemini", env=env) as shop,
-            _walking(shop) as (team, ops),
+            _walking(shop) as (team, reviewer, ops),
         ):
             photo, folder_id, moodboard_id = await _prepare(team, ops)
             request = enqueue_pb2.EnqueueGenerationRequest(
@@ -133,8 +133,8 @@ async def test_a_team_and_its_operator_go_through_the_whole_house(
             gemini.script(Behaviour("finish", reason="IMAGE_SAFETY", times=1))
             await ops.ask(ops.ops.ResumeLane, ops_pb2.ResumeLaneRequest(lane=LANE))
             made = await _fails_and_is_run_again(team, job)
-            await _is_shown_when_it_is_approved(team, made, folder_id)
-            await _batch(team, photo)
+            await _is_shown_when_it_is_approved(team, reviewer, made, folder_id)
+            await _batch(team, reviewer, photo)
             await _what_is_told(team, ops)
 
 
@@ -196,7 +196,7 @@ async def _fails_and_is_run_again(team: Walker, job: job_pb2.Job) -> list[job_pb
 
 
 async def _is_shown_when_it_is_approved(
-    team: Walker, jobs: list[job_pb2.Job], folder_id: int
+    team: Walker, reviewer: Walker, jobs: list[job_pb2.Job], folder_id: int
 ) -> None:
     """Bytes wait for the review; the folder that was asked for holds both jobs' images."""
     images = [
@@ -211,7 +211,9 @@ async def _is_shown_when_it_is_approved(
         with pytest.raises(FailedPreconditionError) as raised:
             await team.all_of(team.files.DownloadFile, download)
         assert raised.value.reason == "NOT_APPROVED"
-        assert (await team.approve(job_id)).review.state == APPROVED
+        with pytest.raises(PermissionDeniedError):
+            await team.approve(job_id)
+        assert (await reviewer.approve(job_id)).review.state == APPROVED
         rate = enqueue_pb2.RateImageRequest(job_id=job_id, image_index=image.index, rating=4)
         assert (await team.ask(team.jobs.RateImage, rate)).image.rating == 4
 
@@ -231,7 +233,7 @@ async def _is_shown_when_it_is_approved(
     assert hashlib.sha256(data).hexdigest() == parts[0].file.sha256
 
 
-async def _batch(team: Walker, photo: assets_pb2.File) -> None:
+async def _batch(team: Walker, reviewer: Walker, photo: assets_pb2.File) -> None:
     """Two variants of two images, watched to the end, approved, and zipped by variant."""
     request = enqueue_pb2.EnqueueBatchRequest(
         request_id=secrets.token_hex(8),
@@ -252,7 +254,7 @@ async def _batch(team: Walker, photo: assets_pb2.File) -> None:
     assert last.final
     assert last.batch.state == batch_pb2.BATCH_STATE_SUCCEEDED
     for job_id in batch.job_ids:
-        await team.approve(job_id)
+        await reviewer.approve(job_id)
         job = await team.job_ended(job_id)
         assert job.archive.state == job_pb2.ARCHIVE_STATE_READY
     create = packager_pb2.CreateArchiveRequest(batch_id=batch.id)
