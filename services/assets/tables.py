@@ -162,6 +162,12 @@ folders = sa.Table(
         postgresql_where=_OF_BATCH,
         sqlite_where=_OF_BATCH,
     ),
+    sa.Index(
+        "folders_batch_created",
+        "created_at",
+        postgresql_where=_OF_BATCH,
+        sqlite_where=_OF_BATCH,
+    ),
     sqlite_autoincrement=True,
 )
 

@@ -15,6 +15,8 @@ _pins = tables.pins
 _used = tables.moodboard_files
 _variants = tables.variants
 _endings = tables.job_endings
+_folders = tables.folders
+_within = tables.folder_files
 
 
 async def delete_old(
@@ -43,6 +45,27 @@ async def delete_old(
     return await files.delete_many(tx, sa.and_(_files.c.id.in_(ids), _unused(tx)), removal_seconds)
 
 
+async def remove_folders(tx: Tx, age_seconds: float, limit: int) -> int:
+    """Removes folders of batches that are older and hold nothing any more; how many.
+
+    A team's own folders and its default one stay. Locked first, and looked into in the next
+    statement: who puts a file into a folder holds its row too, and is seen then. A job of the
+    batch that ends later makes the folder anew.
+    """
+    old = (
+        sa.select(_folders.c.id)
+        .where(_folders.c.batch_id != 0, _folders.c.created_at < tx.ago(age_seconds), _empty())
+        .order_by(_folders.c.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list((await tx.execute(old)).scalars())
+    if not ids:
+        return 0
+    gone = sa.delete(_folders).where(_folders.c.id.in_(ids), _empty()).returning(_folders.c.id)
+    return len((await tx.execute(gone)).all())
+
+
 async def remove_endings(tx: Tx, age_seconds: float, limit: int) -> int:
     """Forgets jobs that ended so long ago; how many."""
     key = (_endings.c.team, _endings.c.job_id)
@@ -62,6 +85,11 @@ async def remove_endings(tx: Tx, age_seconds: float, limit: int) -> int:
 async def remove_keys(tx: Tx, age_seconds: float, limit: int) -> int:
     """Forgets keys that were kept so long ago; how many."""
     return await request_keys.forget(tx, tables.idempotency_keys, age_seconds, limit)
+
+
+def _empty() -> sa.ColumnElement[bool]:
+    """No file is in the folder."""
+    return sa.not_(sa.exists().where(_within.c.folder_id == _folders.c.id))
 
 
 def _unused(tx: Tx) -> sa.ColumnElement[bool]:

@@ -27,6 +27,7 @@ def retention_of(deps: Deps, ages: Ages) -> Retention:
     """The rules: old files are deleted as DeleteFile does it, and their blobs follow."""
     rules = [
         Rule("generated", ages.generated_days, _files(deps, FileKind.GENERATED)),
+        Rule("folders", ages.generated_days, retention.remove_folders),
         Rule("archives", ages.archives_days, _files(deps, FileKind.ARCHIVE)),
         Rule("keys", ages.keys_days, retention.remove_keys),
         Rule("endings", ENDINGS_DAYS, retention.remove_endings),

@@ -105,6 +105,35 @@ async def test_what_is_in_use_stays(house: AssetsHouse, red: Team, backend: Back
     assert await reason_of(red.get(pinned)) == "RESOURCE_NOT_FOUND"
 
 
+async def test_folders_of_batches_go_when_they_are_old_and_empty(make_house: MakeHouse) -> None:
+    house = await make_house(retention_generated_days=0.0, retention_keys_days=0.0)
+    red = house.team("red")
+    await red.call("CreateFolder", assets_pb2.CreateFolderRequest(name="Mine"))
+    await made(house, 5)  # into the default folder
+    for job_id, batch_id in ((6, 1), (7, 2), (8, 3)):
+        file_id = (await house.backend().store("red", job_id, 1)).image.file_id
+        said: dict[str, Any] = {"batch_id": batch_id, "variant_index": 1}
+        await house.ended("red", job_id, outputs=[file_id], **said)
+        if batch_id != 2:
+            await red.call("DeleteFile", assets_pb2.DeleteFileRequest(file_id=file_id))
+        if batch_id != 3:
+            await age(house, tables.folders.c.created_at, 10.1)
+    file_id = (await house.backend().store("red", 9, 1)).image.file_id
+
+    async def step(limit: int) -> int:
+        async with house.db.duty() as tx:
+            return await retention.remove_folders(tx, 10 * DAY_SECONDS, limit)
+
+    async def batches() -> list[int]:
+        found = await red.call("ListFolders", assets_pb2.ListFoldersRequest())
+        return [folder.batch_id for folder in found.folders]
+
+    assert [await step(1) for _ in range(3)] == [1, 1, 0]
+    assert await batches() == [3, 3, 2, 2, 0, 0]
+    await house.ended("red", 9, outputs=[file_id], batch_id=1, variant_index=1)
+    assert await batches() == [1, 1, 3, 3, 2, 2, 0, 0]
+
+
 async def test_steps_are_bounded_and_go_on_where_they_were(house: AssetsHouse) -> None:
     for job_id in range(5, 10):
         await made(house, job_id)
