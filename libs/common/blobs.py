@@ -81,6 +81,10 @@ class BlobStore(Protocol):
         """A URL for browsers (presigned GET, attachment name), or None where there is none."""
         ...
 
+    def public_write_url(self, key: str, size_bytes: int, ttl_seconds: int) -> str | None:
+        """A URL to put exactly size_bytes to (presigned PUT), or None where there is none."""
+        ...
+
 
 class BlobUrls(Protocol):
     """Read and write by blob_url. Refuses any URL that is not of the configured store."""

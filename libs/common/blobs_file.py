@@ -121,6 +121,11 @@ class FileBlobStore:
         del key, filename, ttl_seconds
         return None
 
+    def public_write_url(self, key: str, size_bytes: int, ttl_seconds: int) -> str | None:
+        """None: a browser cannot reach this disk."""
+        del key, size_bytes, ttl_seconds
+        return None
+
     async def _store(
         self, key: str, parts: Callable[[], Iterable[bytes | memoryview]], size: int
     ) -> None:

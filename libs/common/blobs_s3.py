@@ -28,6 +28,7 @@ from libs.common import blobs_wire as wire
 from libs.common.blobs import BlobStat
 from libs.common.blobs_disk import file_parts
 from libs.common.blobs_keys import check_key, check_prefix
+from libs.common.blobs_presign import PutSigner
 from libs.common.blobs_threads import BlobThreads, allowance, chunks
 from libs.common.clock import Clock
 from libs.common.crash import CrashPoints
@@ -113,6 +114,7 @@ class S3BlobStore:
 
         self._client = client(endpoint)
         self._public = client(public_endpoint or endpoint)  # only signs; never connects
+        self._puts = PutSigner(public_endpoint or endpoint, bucket, region, access_key, secret_key)
 
     async def start(self) -> None:
         """Checks the bucket, or makes it; FailedPreconditionError `BUCKET_MISSING`."""
@@ -189,6 +191,12 @@ class S3BlobStore:
         """A presigned GET at the public endpoint; a browser saves it under filename."""
         life = timedelta(seconds=ttl_seconds)
         return self._presign(self._public, "GET", key, life, attachment(filename))
+
+    def public_write_url(self, key: str, size_bytes: int, ttl_seconds: int) -> str | None:
+        """A presigned PUT of exactly so many bytes at the public endpoint."""
+        return self._puts.url(
+            check_key(key), size_bytes, at=self._clock.now(), life_seconds=ttl_seconds
+        )
 
     def _presign(
         self, client: Minio, method: str, key: str, life: timedelta, disposition: str = ""

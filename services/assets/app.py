@@ -37,11 +37,12 @@ from services.assets.servicer import (
 from services.assets.settings import Settings
 from services.assets.upload_urls import UploadUrls
 from services.assets.usecases.calling import CallLimits
+from services.assets.usecases.completing import CompleteUpload
 from services.assets.usecases.deps import Deps, Figures
 from services.assets.usecases.generating import StoreGenerated
 from services.assets.usecases.resolving import ResolveImages
 from services.assets.usecases.retaining import Ages, retention_of
-from services.assets.usecases.uploading import UploadFile
+from services.assets.usecases.uploading import Intake, UploadFile
 
 SERVICES = (
     "contentshop.assets.v1.AssetsService",
@@ -168,6 +169,7 @@ def _figures(settings: Settings) -> Figures:
         folders_per_team=settings.folders_per_team,
         moodboards_per_team=settings.moodboards_per_team,
         variants_per_team=settings.variants_per_team,
+        upload_seconds=settings.upload_seconds,
         reservation_seconds=settings.place_seconds + settings.upload_seconds + _STORING_SECONDS,
         max_stored_bytes=settings.max_stored_bytes,
         review_required=settings.review_required,
@@ -221,7 +223,10 @@ def _server(
         wait_seconds=settings.place_seconds,
     )
     tokens = PageTokens(settings.service_secret, clock)
-    team_door = AssetsServicer(Means(deps, UploadFile(deps, uploads), tokens, _pace(settings)))
+    intake = Intake(deps, uploads)
+    team_door = AssetsServicer(
+        Means(deps, UploadFile(deps, intake), CompleteUpload(deps, intake), tokens, _pace(settings))
+    )
 
     def register(server: grpc.aio.Server) -> None:
         assets_pb2_grpc.add_AssetsServiceServicer_to_server(team_door, server)

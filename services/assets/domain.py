@@ -2,8 +2,8 @@
 
 A file, how it comes, how it goes, who cleans up:
 
-stored    by UploadFile, StoreGenerated or StoreArchive, its blob first. A generated file is hidden
-          from lists until `job.ended` has recorded it; one that was never recorded is deleted then.
+stored    by UploadFile, CompleteUpload, StoreGenerated or StoreArchive, its blob first. A
+          generated file is hidden from lists until `job.ended` has recorded it; one that was never recorded is deleted then.
 hidden    where reviews are required, until one has approved it: its facts are shown, its bytes to
           reviewers alone. A later review may hide it again.
 deleted   by DeleteFile, the end of its job or retention: NOT_FOUND from then on, and its bytes no
@@ -38,7 +38,7 @@ _FOLDERS = {
     FileKind.ARCHIVE: "archives",
 }
 _BLOB_KEY = re.compile(
-    r"[0-9a-f]{32}/(?:uploads/[0-9a-f]{32}|generated/[0-9a-f]{32}|archives/[0-9a-f]{32}\.zip)"
+    r"[0-9a-f]{32}/(?:(?:uploads|incoming|generated)/[0-9a-f]{32}|archives/[0-9a-f]{32}\.zip)"
 )
 
 
@@ -149,6 +149,45 @@ class NewFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Upload:
+    """What the uploader says of the file, checked.
+
+    Attributes:
+        filename: cleaned.
+        content_type: as declared; empty: nothing said.
+        size_bytes: of what follows, exactly.
+        sha256: likewise, lower-case hex; empty: nothing said.
+    """
+
+    filename: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """An upload whose bytes are put by URL: open until it expires or has become a file.
+
+    Attributes:
+        token: unguessable; names the raw blob, and the bytes set aside.
+        file_id: what it became; 0: nothing yet.
+    """
+
+    id: int
+    team: str
+    token: str
+    said: Upload
+    expires_at: datetime
+    file_id: int
+
+    @property
+    def raw_key(self) -> str:
+        """The key of the blob that is put, before anything of it was checked."""
+        return raw_key(self.team, self.token)
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A stored file.
 
@@ -205,6 +244,11 @@ def blob_key(team: str, kind: FileKind, token: str) -> str:
     """
     suffix = ".zip" if kind is FileKind.ARCHIVE else ""
     return f"{_team_folder(team)}/{_FOLDERS[kind]}/{token}{suffix}"
+
+
+def raw_key(team: str, token: str) -> str:
+    """The key of what is put by URL: apart from all files', for it never is one."""
+    return f"{_team_folder(team)}/incoming/{token}"
 
 
 def is_blob_key(key: str) -> bool:

@@ -266,3 +266,23 @@ reservations = sa.Table(
     sa.Index("reservations_by_team", "team"),
     sa.Index("reservations_expiring", "expires_at"),
 )
+
+# Uploads whose bytes are put by URL; completed ones stay for a while, for repeated calls.
+pending_uploads = sa.Table(
+    "pending_uploads",
+    metadata,
+    id_column(),
+    sa.Column("team", sa.Text, nullable=False),
+    # Of the raw blob's key and of the reservation.
+    sa.Column("token", sa.Text, nullable=False),
+    sa.Column("filename", sa.Text, nullable=False),
+    sa.Column("content_type", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+    # No foreign key: the file may be deleted, and its row removed, before this one.
+    sa.Column("file_id", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Index("pending_uploads_created", "created_at"),
+    sqlite_autoincrement=True,
+)

@@ -8,6 +8,7 @@ from services.assets.servicer.means import Means
 from services.assets.servicer.moodboards import MoodboardDoors
 from services.assets.servicer.ops import AssetsOpsServicer
 from services.assets.servicer.storage import StorageDoors
+from services.assets.servicer.uploads import UploadDoors
 from services.assets.servicer.variants import VariantDoors
 
 
@@ -16,6 +17,7 @@ class AssetsServicer(
     FolderDoors,
     MoodboardDoors,
     StorageDoors,
+    UploadDoors,
     VariantDoors,
     assets_pb2_grpc.AssetsServiceServicer,
 ):

@@ -42,7 +42,9 @@ class FileDoors(Doors):
         header = await stream.header()
         key = request_key(current_caller().team, header)
         max_bytes = self._means.deps.figures.upload.max_bytes
-        file = await self._means.upload(key, lambda: upload_of(header, max_bytes), stream)
+        file = await self._means.upload(
+            key, lambda: upload_of(header, max_bytes, "header."), stream
+        )
         return assets_pb2.UploadFileResponse(file=file_message(file))
 
     async def GetFile(

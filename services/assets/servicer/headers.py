@@ -9,11 +9,10 @@ from libs.common import canonical
 from libs.common.auth import TEAM_PATTERN
 from libs.common.checks import MAX_ID, Violations, checking
 from libs.common.request_keys import RequestKey
-from services.assets.domain import Input, Making, Slot
+from services.assets.domain import Input, Making, Slot, Upload
 from services.assets.filenames import clean_filename
 from services.assets.imaging import refusals
 from services.assets.usecases.generating import Generated
-from services.assets.usecases.uploading import Upload
 
 MAX_FILENAME_BYTES = 255
 MAX_TYPE_CHARS = 127
@@ -54,14 +53,22 @@ def request_key(team: str, header: assets_pb2.UploadHeader) -> RequestKey:
     return canonical.request_key(team, "UploadFile", header)
 
 
-def upload_of(header: assets_pb2.UploadHeader, max_bytes: int) -> Upload:
-    """What an uploader says; InvalidArgumentError, sizes first."""
-    _check_size(header.size_bytes, max_bytes, "header.size_bytes")
+def upload_of(
+    header: assets_pb2.UploadHeader | assets_pb2.CreateUploadRequest, max_bytes: int, within: str
+) -> Upload:
+    """What an uploader says; InvalidArgumentError, sizes first.
+
+    Args:
+        header: what is said, before the bytes or instead of them.
+        max_bytes: of an upload.
+        within: where its fields are in the request: `header.`, or empty.
+    """
+    _check_size(header.size_bytes, max_bytes, f"{within}size_bytes")
     with checking() as check:
-        check_filename(check, header.filename, "header.filename")
-        check.text(header.content_type, MAX_TYPE_CHARS, "header.content_type")
+        check_filename(check, header.filename, f"{within}filename")
+        check.text(header.content_type, MAX_TYPE_CHARS, f"{within}content_type")
         if header.sha256:
-            check_sha256(check, header.sha256, "header.sha256")
+            check_sha256(check, header.sha256, f"{within}sha256")
     return Upload(
         filename=clean_filename(header.filename),
         content_type=header.content_type,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from libs.common.paging import PageTokens
 from services.assets.receiving import Pace
+from services.assets.usecases.completing import CompleteUpload
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.uploading import UploadFile
 
@@ -17,6 +18,7 @@ class Means:
 
     deps: Deps
     upload: UploadFile
+    complete: CompleteUpload
     tokens: PageTokens
     pace: Pace
 

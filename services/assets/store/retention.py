@@ -17,6 +17,7 @@ _variants = tables.variants
 _endings = tables.job_endings
 _folders = tables.folders
 _within = tables.folder_files
+_pending = tables.pending_uploads
 
 
 async def delete_old(
@@ -85,6 +86,19 @@ async def remove_endings(tx: Tx, age_seconds: float, limit: int) -> int:
 async def remove_keys(tx: Tx, age_seconds: float, limit: int) -> int:
     """Forgets keys that were kept so long ago; how many."""
     return await request_keys.forget(tx, tables.idempotency_keys, age_seconds, limit)
+
+
+async def remove_uploads(tx: Tx, age_seconds: float, limit: int) -> int:
+    """Forgets uploads by URL that were begun so long ago, whatever became of them; how many."""
+    old = (
+        sa.select(_pending.c.id)
+        .where(_pending.c.created_at < tx.ago(age_seconds), _pending.c.expires_at < tx.now())
+        .order_by(_pending.c.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    result = await tx.execute(sa.delete(_pending).where(_pending.c.id.in_(old)))
+    return result.rowcount
 
 
 def _empty() -> sa.ColumnElement[bool]:

@@ -55,6 +55,7 @@ class Figures:
     folders_per_team: int = 1_000
     moodboards_per_team: int = 500
     variants_per_team: int = 100_000
+    upload_seconds: float = 300.0
     reservation_seconds: float = 600.0
     max_stored_bytes: int = 0
     review_required: bool = False
@@ -115,19 +116,20 @@ async def store(
             result = await write(tx, key)
     except Exception as error:
         if _surely_rolled_back(error):
-            await _drop(deps, key)
+            await drop_blob(deps, key)
         raise
     deps.crash.here("A4")
     return result
 
 
-def _surely_rolled_back(error: Exception) -> bool:
-    """Whether no row can have been committed: a COMMIT whose answer was lost may have worked."""
-    return not isinstance(error, UnavailableError) or error.reason == "DATABASE_BUSY"
-
-
-async def _drop(deps: Deps, key: str) -> None:
+async def drop_blob(deps: Deps, key: str) -> None:
+    """Removes a blob that is no file's; where the store is away the orphan sweep does it later."""
     try:
         await deps.blobs.delete([key])
     except ContentshopError as error:
         log.info("blob.left_to_the_sweep", key=key, reason=error.reason)
+
+
+def _surely_rolled_back(error: Exception) -> bool:
+    """Whether no row can have been committed: a COMMIT whose answer was lost may have worked."""
+    return not isinstance(error, UnavailableError) or error.reason == "DATABASE_BUSY"

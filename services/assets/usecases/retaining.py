@@ -30,6 +30,7 @@ def retention_of(deps: Deps, ages: Ages) -> Retention:
         Rule("folders", ages.generated_days, retention.remove_folders),
         Rule("archives", ages.archives_days, _files(deps, FileKind.ARCHIVE)),
         Rule("keys", ages.keys_days, retention.remove_keys),
+        Rule("uploads", ages.keys_days, retention.remove_uploads),
         Rule("endings", ENDINGS_DAYS, retention.remove_endings),
     ]
     return Retention(deps.db, deps.clock, rules, removed=deps.wake_removals)

@@ -52,17 +52,23 @@ async def reserved(deps: Deps, team: str, size_bytes: int) -> AsyncIterator[Rese
     """
     reservation = Reservation(team, deps.ids.token())
     async with deps.db.transaction(team) as tx:
-        row = await storage.lock(tx, team)
-        # In a statement of its own, begun after the lock was had: it sees all who had it before.
-        await _refuse_beyond(tx, deps, team, row, size_bytes)
-        seconds = deps.figures.reservation_seconds
-        await storage.reserve(tx, team, reservation.token, size_bytes, seconds)
+        await set_aside(tx, deps, reservation, size_bytes)
     deps.crash.here("A6")
     try:
         yield reservation
     finally:
         if not reservation.settled:
             await _give_back(deps, reservation)
+
+
+async def set_aside(tx: Tx, deps: Deps, reservation: Reservation, size_bytes: int) -> None:
+    """Sets bytes aside until they are settled or run out; ResourceExhaustedError STORAGE_QUOTA."""
+    team = reservation.team
+    row = await storage.lock(tx, team)
+    # In a statement of its own, begun after the lock was had: it sees all who had it before.
+    await _refuse_beyond(tx, deps, team, row, size_bytes)
+    seconds = deps.figures.reservation_seconds
+    await storage.reserve(tx, team, reservation.token, size_bytes, seconds)
 
 
 async def settle(tx: Tx, deps: Deps, reservation: Reservation, size_bytes: int) -> None:

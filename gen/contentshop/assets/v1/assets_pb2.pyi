@@ -325,6 +325,114 @@ class UploadFileResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class CreateUploadRequest(message.Message):
+    """What the uploader says of the file whose bytes will be put by URL."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FILENAME_FIELD_NUMBER: builtins.int
+    CONTENT_TYPE_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    filename: builtins.str
+    """For display only; at most 255 bytes; cleaned."""
+    content_type: builtins.str
+    """What the uploader believes; must agree with the bytes when given."""
+    size_bytes: builtins.int
+    """The exact number of bytes that will be put, 1 to 10 MiB."""
+    sha256: builtins.str
+    """SHA-256 of those bytes, hex; checked when given."""
+    request_id: builtins.str
+    """Idempotency key, at most 64 ASCII characters; optional. A replay answers the same upload."""
+    def __init__(
+        self,
+        *,
+        filename: builtins.str = ...,
+        content_type: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        sha256: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["content_type", b"content_type", "filename", b"filename", "request_id", b"request_id", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateUploadResponse(message.Message):
+    """Where the bytes go."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    UPLOAD_ID_FIELD_NUMBER: builtins.int
+    URL_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    upload_id: builtins.int
+    """Names the upload; from 1 up. It is no file id."""
+    url: builtins.str
+    """PUT only; carries its own signature: treat it as a secret."""
+    @builtins.property
+    def expire_time(self) -> timestamp_pb2.Timestamp:
+        """Until then: put the bytes, and begin CompleteUpload. Some minutes."""
+
+    def __init__(
+        self,
+        *,
+        upload_id: builtins.int = ...,
+        url: builtins.str = ...,
+        expire_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["expire_time", b"expire_time", "upload_id", b"upload_id", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CompleteUploadRequest(message.Message):
+    """Which upload."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    UPLOAD_ID_FIELD_NUMBER: builtins.int
+    upload_id: builtins.int
+    """From CreateUpload."""
+    def __init__(
+        self,
+        *,
+        upload_id: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["upload_id", b"upload_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CompleteUploadResponse(message.Message):
+    """The stored file."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def file(self) -> File:
+        """The stored file."""
+
+    def __init__(
+        self,
+        *,
+        file: File | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["file", b"file"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["file", b"file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class GetFileRequest(message.Message):
     """Which file."""
 

@@ -41,6 +41,16 @@ class AssetsServiceStub:
                 request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UploadFileRequest.SerializeToString,
                 response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UploadFileResponse.FromString,
                 _registered_method=True)
+        self.CreateUpload = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/CreateUpload',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateUploadRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateUploadResponse.FromString,
+                _registered_method=True)
+        self.CompleteUpload = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsService/CompleteUpload',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CompleteUploadRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CompleteUploadResponse.FromString,
+                _registered_method=True)
         self.GetFile = channel.unary_unary(
                 '/contentshop.assets.v1.AssetsService/GetFile',
                 request_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFileRequest.SerializeToString,
@@ -150,6 +160,38 @@ class AssetsServiceServicer:
         CHECKSUM_MISMATCH, or a header out of place. DEADLINE_EXCEEDED UPLOAD_STALLED: 15 s without
         a chunk or 5 minutes in all. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED. UNAVAILABLE: try again
         with the same request_id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateUpload(self, request, context):
+        """A URL to put one photo to, straight into the blob store, for those whose bytes should not pass
+        through gRPC: browsers, for one. The photo is nobody's file until CompleteUpload; what is never
+        completed is removed. Until `expire_time` its bytes count as stored, as those of an upload
+        under way. PUT exactly `size_bytes` bytes: the URL is signed for that Content-Length, which
+        every HTTP client sends by itself, and no other header is asked for.
+
+        FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use UploadFile.
+        RESOURCE_EXHAUSTED STORAGE_QUOTA; INVALID_ARGUMENT EMPTY_FILE, FILE_TOO_LARGE, BAD_FILENAME;
+        ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED: as UploadFile, before a byte is sent. NOT_FOUND: this
+        request_id's upload has expired; begin another one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompleteUpload(self, request, context):
+        """Makes what was put a file: the same checks, stripping and turning as UploadFile, and the same
+        reasons where they refuse it. What was put is then removed; only the checked file stays. A
+        repeated call answers the same file, for as long as a request_id is remembered. After any
+        error the upload is as it was: until `expire_time` other bytes may be put and this be called
+        again.
+
+        FAILED_PRECONDITION UPLOAD_INCOMPLETE: nothing was put yet. INVALID_ARGUMENT SIZE_MISMATCH:
+        fewer bytes than announced; FILE_TOO_LARGE: more. NOT_FOUND: no such upload, or it was not
+        completed in time, or its file was deleted since. RESOURCE_EXHAUSTED SERVER_BUSY. UNAVAILABLE:
+        try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,6 +344,16 @@ def add_AssetsServiceServicer_to_server(servicer, server):
                     request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UploadFileRequest.FromString,
                     response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.UploadFileResponse.SerializeToString,
             ),
+            'CreateUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateUpload,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateUploadRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateUploadResponse.SerializeToString,
+            ),
+            'CompleteUpload': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteUpload,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CompleteUploadRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.CompleteUploadResponse.SerializeToString,
+            ),
             'GetFile': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFile,
                     request_deserializer=contentshop_dot_assets_dot_v1_dot_assets__pb2.GetFileRequest.FromString,
@@ -422,6 +474,60 @@ class AssetsService:
             '/contentshop.assets.v1.AssetsService/UploadFile',
             contentshop_dot_assets_dot_v1_dot_assets__pb2.UploadFileRequest.SerializeToString,
             contentshop_dot_assets_dot_v1_dot_assets__pb2.UploadFileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/CreateUpload',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateUploadRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CreateUploadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteUpload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsService/CompleteUpload',
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CompleteUploadRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_assets__pb2.CompleteUploadResponse.FromString,
             options,
             channel_credentials,
             insecure,

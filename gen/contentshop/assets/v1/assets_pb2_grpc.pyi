@@ -31,6 +31,30 @@ class AssetsServiceStub:
     a chunk or 5 minutes in all. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED. UNAVAILABLE: try again
     with the same request_id.
     """
+    CreateUpload: _aio.UnaryUnaryMultiCallable[_assets_pb2.CreateUploadRequest, _assets_pb2.CreateUploadResponse]
+    """A URL to put one photo to, straight into the blob store, for those whose bytes should not pass
+    through gRPC: browsers, for one. The photo is nobody's file until CompleteUpload; what is never
+    completed is removed. Until `expire_time` its bytes count as stored, as those of an upload
+    under way. PUT exactly `size_bytes` bytes: the URL is signed for that Content-Length, which
+    every HTTP client sends by itself, and no other header is asked for.
+
+    FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use UploadFile.
+    RESOURCE_EXHAUSTED STORAGE_QUOTA; INVALID_ARGUMENT EMPTY_FILE, FILE_TOO_LARGE, BAD_FILENAME;
+    ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED: as UploadFile, before a byte is sent. NOT_FOUND: this
+    request_id's upload has expired; begin another one.
+    """
+    CompleteUpload: _aio.UnaryUnaryMultiCallable[_assets_pb2.CompleteUploadRequest, _assets_pb2.CompleteUploadResponse]
+    """Makes what was put a file: the same checks, stripping and turning as UploadFile, and the same
+    reasons where they refuse it. What was put is then removed; only the checked file stays. A
+    repeated call answers the same file, for as long as a request_id is remembered. After any
+    error the upload is as it was: until `expire_time` other bytes may be put and this be called
+    again.
+
+    FAILED_PRECONDITION UPLOAD_INCOMPLETE: nothing was put yet. INVALID_ARGUMENT SIZE_MISMATCH:
+    fewer bytes than announced; FILE_TOO_LARGE: more. NOT_FOUND: no such upload, or it was not
+    completed in time, or its file was deleted since. RESOURCE_EXHAUSTED SERVER_BUSY. UNAVAILABLE:
+    try again.
+    """
     GetFile: _aio.UnaryUnaryMultiCallable[_assets_pb2.GetFileRequest, _assets_pb2.GetFileResponse]
     """One file's facts. NOT_FOUND."""
     ListFiles: _aio.UnaryUnaryMultiCallable[_assets_pb2.ListFilesRequest, _assets_pb2.ListFilesResponse]
@@ -112,6 +136,42 @@ class AssetsServiceServicer(metaclass=_abc_1.ABCMeta):
         CHECKSUM_MISMATCH, or a header out of place. DEADLINE_EXCEEDED UPLOAD_STALLED: 15 s without
         a chunk or 5 minutes in all. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED. UNAVAILABLE: try again
         with the same request_id.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateUpload(
+        self,
+        request: _assets_pb2.CreateUploadRequest,
+        context: _aio.ServicerContext[_assets_pb2.CreateUploadRequest, _abc.Awaitable[_assets_pb2.CreateUploadResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.CreateUploadResponse]:
+        """A URL to put one photo to, straight into the blob store, for those whose bytes should not pass
+        through gRPC: browsers, for one. The photo is nobody's file until CompleteUpload; what is never
+        completed is removed. Until `expire_time` its bytes count as stored, as those of an upload
+        under way. PUT exactly `size_bytes` bytes: the URL is signed for that Content-Length, which
+        every HTTP client sends by itself, and no other header is asked for.
+
+        FAILED_PRECONDITION NO_PUBLIC_URLS: the embedded blob store has none; use UploadFile.
+        RESOURCE_EXHAUSTED STORAGE_QUOTA; INVALID_ARGUMENT EMPTY_FILE, FILE_TOO_LARGE, BAD_FILENAME;
+        ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED: as UploadFile, before a byte is sent. NOT_FOUND: this
+        request_id's upload has expired; begin another one.
+        """
+
+    @_abc_1.abstractmethod
+    def CompleteUpload(
+        self,
+        request: _assets_pb2.CompleteUploadRequest,
+        context: _aio.ServicerContext[_assets_pb2.CompleteUploadRequest, _abc.Awaitable[_assets_pb2.CompleteUploadResponse]],
+    ) -> _abc.Awaitable[_assets_pb2.CompleteUploadResponse]:
+        """Makes what was put a file: the same checks, stripping and turning as UploadFile, and the same
+        reasons where they refuse it. What was put is then removed; only the checked file stays. A
+        repeated call answers the same file, for as long as a request_id is remembered. After any
+        error the upload is as it was: until `expire_time` other bytes may be put and this be called
+        again.
+
+        FAILED_PRECONDITION UPLOAD_INCOMPLETE: nothing was put yet. INVALID_ARGUMENT SIZE_MISMATCH:
+        fewer bytes than announced; FILE_TOO_LARGE: more. NOT_FOUND: no such upload, or it was not
+        completed in time, or its file was deleted since. RESOURCE_EXHAUSTED SERVER_BUSY. UNAVAILABLE:
+        try again.
         """
 
     @_abc_1.abstractmethod
