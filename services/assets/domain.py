@@ -3,7 +3,8 @@
 A file, how it comes, how it goes, who cleans up:
 
 stored    by UploadFile, CompleteUpload, StoreGenerated or StoreArchive, its blob first. A
-          generated file is hidden from lists until `job.ended` has recorded it; one that was never recorded is deleted then.
+          generated file is hidden from lists until `job.ended` has recorded it; one that was never
+          recorded is deleted then.
 hidden    where reviews are required, until one has approved it: its facts are shown, its bytes to
           reviewers alone. A later review may hide it again.
 deleted   by DeleteFile, the end of its job or retention: NOT_FOUND from then on, and its bytes no

@@ -98,6 +98,7 @@ async def test_a_root_that_is_itself_a_symlink_works(tmp_path: Path) -> None:
         await pair.store.put("a/b", [b"x"], "image/png")
         assert await pair.urls.read_all(pair.store.read_url("a/b"), 1) == b"x"
         assert pair.store.public_read_url("a/b", "b.png", 60) is None
+        assert pair.store.public_write_url("a/c", 1, 60) is None
 
 
 async def test_a_key_below_another_key_is_a_bad_key(tmp_path: Path) -> None:

@@ -121,6 +121,12 @@ async def test_presigned_urls_work_with_any_client(seaweed: SeaweedServer) -> No
             )
             forged = url.replace("x.png", "y.png")
             assert (await fetch("GET", forged)).status == 403
+            url = store.public_write_url(f"{key}.raw", 5, 60)
+            assert url is not None
+            assert url.startswith(public.endpoint)
+            assert (await fetch("PUT", url, body=b"longer")).status == 403
+            assert (await fetch("PUT", url, body=b"bytes")).status == 200
+            assert (await fetch("GET", store.read_url(f"{key}.raw"))).data == b"bytes"
         finally:
             pool.clear()
             await store.close()

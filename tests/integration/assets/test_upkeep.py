@@ -15,6 +15,8 @@ from libs.common.broker import JOB_ENDED, JOB_ENQUEUED
 from libs.common.migrations import drift
 from services.assets import tables
 from services.assets.app import build
+from services.assets.domain import Upload
+from services.assets.store import pending
 from tests.support.assets_house import (
     PNG,
     AssetsHouse,
@@ -80,6 +82,7 @@ async def test_the_database_itself_keeps_teams_apart(house: AssetsHouse) -> None
     async with house.db.transaction("red") as tx:  # as while an upload is under way
         values = {"token": "t", "team": "red", "size_bytes": 1, "expires_at": tx.after(60.0)}
         await tx.execute(sa.insert(tables.reservations).values(values))
+        await pending.add(tx, "red", "t", Upload("a.png", "", 1, ""), 60.0)
     for table in tables.metadata.sorted_tables:
         query = sa.select(sa.func.count()).select_from(table)
         async with house.db.read("red") as tx:
