@@ -213,7 +213,7 @@ async def test_a_request_id_names_one_upload(s3_house: AssetsHouse) -> None:
     )
     again = await create(red, request_id="one")
     assert await put(again.url, PNG) == TAKEN
-    assert await complete(red, again.upload_id)
+    assert (await complete(red, again.upload_id)).id > 0
     await create(s3_house.team("blue"), request_id="one", filename="b.png")
     await expire(s3_house)
     assert await reason_of(create(red, request_id="one")) == "RESOURCE_NOT_FOUND"
