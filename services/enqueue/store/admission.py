@@ -28,7 +28,10 @@ _WAITING = sa.and_(_jobs.c.admitted_at.is_(None), _jobs.c.state == JobState.QUEU
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """A team's places just now, under its lock: how many are free, and whether jobs wait."""
+    """A team's places just now, under its lock: how many are free, and whether jobs wait for one.
+
+    A job that backs off wants no place before its time, and holds up nobody.
+    """
 
     free: int
     waiting: bool
@@ -58,7 +61,7 @@ async def lock_teams(tx: Tx, teams: Collection[str]) -> dict[str, int | None]:
 async def places(tx: Tx, limits: Mapping[str, int | None], default_limit: int) -> dict[str, Places]:
     """The places of locked teams (from `lock_teams`)."""
     live = sa.select(sa.func.count()).where(_LIVE, _jobs.c.team == _teams.c.team).scalar_subquery()
-    waiting = sa.exists().where(_WAITING, _jobs.c.team == _teams.c.team)
+    waiting = sa.exists().where(_WAITING, _due(tx), _jobs.c.team == _teams.c.team)
     rows = await tx.execute(
         sa.select(_teams.c.team, live.label("live"), waiting.label("waiting")).where(
             _teams.c.team.in_(list(limits))
@@ -79,11 +82,10 @@ async def admit_waiting(tx: Tx, team: str, free: int, ring_seconds: float) -> li
     """
     if free <= 0:
         return []
-    due = sa.or_(_jobs.c.not_before.is_(None), _jobs.c.not_before <= tx.now())
     chosen = (
         await tx.execute(
             sa.select(_jobs.c.id)
-            .where(_WAITING, _jobs.c.team == team, due)
+            .where(_WAITING, _jobs.c.team == team, _due(tx))
             .order_by(_jobs.c.priority.desc(), _jobs.c.id)
             .limit(free)
         )
@@ -166,3 +168,8 @@ async def rung(tx: Tx, pauses: Mapping[float, Collection[int]]) -> None:
             .where(_jobs.c.id.in_(job_ids))
             .values(rings=_jobs.c.rings + 1, ring_at=tx.after(seconds))
         )
+
+
+def _due(tx: Tx) -> sa.ColumnElement[bool]:
+    """The job backs off no more."""
+    return sa.or_(_jobs.c.not_before.is_(None), _jobs.c.not_before <= tx.now())

@@ -336,6 +336,23 @@ async def test_a_job_handed_back_waits_and_gives_up_its_place(house: House) -> N
     await eventually(lambda: bells.jobs.count(jobs[0].id) == 2, timeout_seconds=15)
 
 
+async def test_a_job_that_backs_off_holds_up_no_later_one(house: House) -> None:
+    bells = await listen(house)
+    team, worker = house.team(), house.worker()
+    first = await team.generate()
+    claim = await worker.claim(first.id)
+    await worker.release(
+        first.id, claim.fence, BACKOFF, outcome="OVERLOADED", message="x", retry_after_ms=3_600_000
+    )
+    later = [await team.generate() for _ in range(4)]
+    await eventually(lambda: set(bells.jobs) >= {job.id for job in later[:3]})
+    admitted = [(await team.get(job.id)).HasField("admit_time") for job in later]
+    assert admitted == [True, True, True, False]
+    await worker.make_all(later[0].id)
+    assert (await team.get(later[3].id)).HasField("admit_time")
+    assert not (await team.get(first.id)).HasField("admit_time")
+
+
 async def test_attempts_run_out(urls: DatabaseUrls) -> None:
     async with open_house(urls, MAX_ATTEMPTS="1") as house:
         team, worker = house.team(), house.worker()
