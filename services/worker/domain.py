@@ -12,6 +12,8 @@ MAX_ENHANCEMENT_CHARS = 2000
 MAX_PROMPT_CHARS = 20_000
 MAX_WAIT_SECONDS = 30.0
 """A provider that asks for a longer pause gets the job handed back instead of a waiting worker."""
+BEHIND_SECONDS = 30.0
+"""By how much a job whose calls have just failed comes back after those that waited with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,15 @@ class NoLeaveError(GenerationError):
             retry_after_seconds=wait_seconds,
             detail="governor",
         )
+        self._wait_seconds = wait_seconds
+
+    def behind_others(self) -> NoLeaveError:
+        """The same, with a wait by which jobs that wait for the model too have had their turn.
+
+        A model that fails is tried by one call: were it always the same job's, and were that job
+        why it fails, the model would stay closed for everybody.
+        """
+        return NoLeaveError(self._wait_seconds + BEHIND_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,18 @@ async def test_a_long_wait_gives_the_job_back_and_burns_nothing(house: House) ->
     assert len(house.enqueue.asks) == 1, "who has been told does not ask again"
 
 
+async def test_whose_call_has_just_failed_comes_back_after_the_others(house: House) -> None:
+    house.enqueue.leave = Leave([(1, 0), (0, 40_000)])
+    fault = GenerationError(Outcome.OVERLOADED, "no")
+    await house.worker(lambda _request, _tries: fault)
+    job = house.job(7, 1)
+    await house.ring(7)
+    await eventually(lambda: job.releases)
+    [release] = job.releases
+    assert release.outcome == "RATE_LIMITED"
+    assert 69_000 < release.retry_after_ms <= 70_000
+
+
 async def test_a_canceled_job_stops_waiting_at_once(house: House) -> None:
     house.enqueue.leave = Leave([(0, 20_000)] * 10)
     app = await house.worker()

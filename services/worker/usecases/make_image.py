@@ -126,7 +126,9 @@ class MakeImage:
             tries += 1
             try:
                 await self._try(job, request)
-            except NoLeaveError as fault:
+            except NoLeaveError as no_leave:
+                # What has just failed may be why there is no leave: others find out before it.
+                fault = no_leave if tries == 1 else no_leave.behind_others()
                 log.info("image.no_leave", index=request.index, again_in=fault.retry_after_seconds)
                 return fault
             except GenerationError as fault:
