@@ -32,6 +32,12 @@ from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team,
 
 # One image given up is the job's own fault; these words open the job's error.
 _SOME_FAILED = "not every image could be made"
+# What an image ends by only when no attempt is left.
+_TRIED_AGAIN = frozenset(
+    outcome.value
+    for outcome, policy in POLICIES.items()
+    if policy.hands_back and policy.burns_attempt
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,23 +162,32 @@ async def finish_job(deps: Deps, held: Held) -> JobState:
             return job.state
         _check_held(job, held)
         state = outcome_of(job)
-        fault = None if state is JobState.SUCCEEDED else await _first_fault(tx, job)
-        ended = await end_job(tx, deps, job, state, fault, team_limit=team_limit)
+        fault, dead = None, False
+        if state is not JobState.SUCCEEDED:
+            fault, dead = await _first_fault(tx, job)
+        ended = await end_job(tx, deps, job, state, fault, team_limit=team_limit, dead=dead)
         assert ended is not None  # RUNNING, and locked
     deps.crash.here("E10")
     return state
 
 
-async def _first_fault(tx: Tx, job: Job) -> Fault:
-    """The job's error: the first failed image's reason, and how many failed."""
+async def _first_fault(tx: Tx, job: Job) -> tuple[Fault, bool]:
+    """The job's error, and whether it is dead.
+
+    The error is the first failed image's reason, and how many failed. Dead is a job one of whose
+    images would have got another attempt, had there been one left.
+    """
     whole = await images.of_job(tx, job)
     failed = [image for image in whole.images if image.fault is not None]
     first = failed[0].fault
     assert first is not None
-    return Fault(
+    fault = Fault(
         first.reason,
         f"{_SOME_FAILED}: {len(failed)} of {job.spec.count} failed; the first: {first.message}",
     )
+    reasons = {image.fault.reason for image in failed if image.fault is not None}
+    dead = job.attempts >= job.max_attempts and not reasons.isdisjoint(_TRIED_AGAIN)
+    return fault, dead
 
 
 async def release_for_drain(deps: Deps, held: Held) -> JobState:

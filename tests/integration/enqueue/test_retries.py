@@ -277,6 +277,24 @@ async def dead(house: House, **fields: Any) -> list[int]:
     return [job.job_id for job in answer.jobs]
 
 
+@pytest.mark.parametrize(
+    ("outcome", "attempts", "died"),
+    [("OVERLOADED", "1", True), ("PROMPT_BLOCKED", "1", False), ("OVERLOADED", "2", False)],
+)
+async def test_a_job_is_dead_when_its_images_used_up_its_attempts(
+    urls: DatabaseUrls, outcome: str, attempts: str, *, died: bool
+) -> None:
+    async with open_house(urls, MAX_ATTEMPTS=attempts) as house:
+        team, worker = house.team(), house.worker()
+        job = await team.generate(number_of_variations=2)
+        claim = await worker.claim(job.id)
+        await worker.record(job.id, claim.fence, 1, 101)
+        await worker.fail(job.id, claim.fence, 2, outcome)
+        await worker.finish(job.id, claim.fence)
+        assert (await team.get(job.id)).dead == died
+        assert await dead(house) == [job.id] * died
+
+
 async def test_dead_jobs_are_listed_and_run_again(urls: DatabaseUrls) -> None:
     async with open_house(urls, MAX_ATTEMPTS="1") as house:
         red, blue = house.team(), house.team("blue")
