@@ -110,7 +110,7 @@ def build(
     keeper = LeaseKeeper(
         enqueue,
         state.hand,
-        lanes=settings.lanes,
+        lanes=lambda: () if consumer.draining else settings.lanes,
         every_seconds=settings.renew_seconds,
         clock=base.clock,
         ids=base.ids,

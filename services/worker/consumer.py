@@ -50,7 +50,8 @@ class Consumer:
         hand: the slots.
         circuit: whether the generator is well.
         carry: starts on a claimed job.
-        renew_soon: told after a claim that took several tries, whose lease is partly used up.
+        renew_soon: told after a claim that took several tries, whose lease is partly used up, and
+            when the lanes served change.
         ids: for claim ids and jitter.
         crash: W1 and W2 are here.
     """
@@ -114,11 +115,13 @@ class Consumer:
         """Takes no further jobs until resume."""
         self.draining = True
         await self._settle()
+        self._renew_soon()  # the renewal says which lanes are served
 
     async def resume(self) -> None:
         """Takes jobs again."""
         self.draining = False
         await self._settle()
+        self._renew_soon()
 
     def changed(self) -> None:
         """Slots or the generator's health changed: pause or resume soon, if that is due."""

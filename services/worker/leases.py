@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -43,6 +43,14 @@ class LeaseKeeper:
 
     A lease that could not be renewed in time, by this machine's monotonic clock, is taken as
     lost: its job is dropped here, whatever the network says.
+
+    Args:
+        leases: who renews.
+        hand: the jobs.
+        lanes: the lanes served now; none while the worker is drained, so that nobody waits for it.
+        every_seconds: between two renewals.
+        clock: monotonic time.
+        ids: jitter.
     """
 
     def __init__(
@@ -50,14 +58,14 @@ class LeaseKeeper:
         leases: Leases,
         hand: JobsInHand,
         *,
-        lanes: Sequence[str],
+        lanes: Callable[[], Sequence[str]],
         every_seconds: float,
         clock: Clock,
         ids: Ids,
     ) -> None:
         self._leases = leases
         self._hand = hand
-        self._lanes = tuple(lanes)
+        self._lanes = lanes
         self._every = every_seconds
         self._clock = clock
         self._ids = ids
@@ -102,7 +110,7 @@ class LeaseKeeper:
         timeout = max(MIN_CALL_SECONDS, min(self._every, self._seconds_to_expiry()))
         try:
             renewal = await self._leases.renew(
-                held, self._lanes, self._hand.slots, timeout_seconds=timeout
+                held, self._lanes(), self._hand.slots, timeout_seconds=timeout
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the leases were not renewed
             self._failures += 1

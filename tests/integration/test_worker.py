@@ -178,6 +178,8 @@ async def test_drain_and_resume(house: House) -> None:
     door = house.door(app)
     answer = await door.DrainWorker(worker_pb2.DrainWorkerRequest(), metadata=house.ops())
     assert answer.worker.draining
+    # It says so: jobs that wait are not told that a worker should come.
+    await eventually(lambda: house.enqueue.presence and not house.enqueue.presence.lanes)
     await house.ring(2)
     gate.event.set()
     await house.until_state(running, "SUCCEEDED")
@@ -185,6 +187,7 @@ async def test_drain_and_resume(house: House) -> None:
     assert house.broker.ready_count(lane_queue(LANE)) == 1
     resumed = await door.ResumeWorker(worker_pb2.ResumeWorkerRequest(), metadata=house.ops())
     assert not resumed.worker.draining
+    await eventually(lambda: house.enqueue.presence and house.enqueue.presence.lanes)
     await house.until_state(waiting, "SUCCEEDED")
 
 
