@@ -86,7 +86,7 @@ async def test_the_doorbell_is_acked_right_after_the_claim(house: House) -> None
     # With a prefetch of 1 a later doorbell only comes when the one before is acked.
     await house.ring(1, 2, 3)
     await eventually(lambda: all(job.state == "RUNNING" for job in jobs))
-    assert house.generator.running == 3
+    await eventually(lambda: house.generator.running == 3)
     gate.event.set()
     for job in jobs:
         await house.until_state(job, "SUCCEEDED")
