@@ -33,7 +33,10 @@ class LaneWorkers:
 
 
 async def ahead_of(tx: Tx, job: Job) -> int:
-    """How many of the team's waiting jobs come before this one."""
+    """How many of the team's waiting jobs come before this one.
+
+    Jobs that back off do not: they wait for their time, and not for a place.
+    """
     priority = job.spec.priority
     before = sa.or_(
         _jobs.c.priority > priority,
@@ -46,6 +49,7 @@ async def ahead_of(tx: Tx, job: Job) -> int:
             _jobs.c.team == job.spec.team,
             _jobs.c.state == JobState.QUEUED,
             _jobs.c.admitted_at.is_(None),
+            sa.or_(_jobs.c.not_before.is_(None), _jobs.c.not_before <= tx.now()),
             before,
         )
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contentshop.enqueue.v1 import execution_pb2, job_pb2, messages_pb2
+from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, job_pb2, messages_pb2
 from libs.common.broker import Delivery
 from libs.common.errors import (
     AlreadyExistsError,
@@ -159,8 +159,6 @@ async def test_a_bad_reference_rejects_all_and_is_named(house: House) -> None:
 
 
 def _list() -> object:
-    from contentshop.enqueue.v1 import enqueue_pb2  # noqa: PLC0415 - one use
-
     return enqueue_pb2.ListJobsRequest()
 
 
@@ -348,6 +346,8 @@ async def test_a_job_that_backs_off_holds_up_no_later_one(house: House) -> None:
     await eventually(lambda: set(bells.jobs) >= {job.id for job in later[:3]})
     admitted = [(await team.get(job.id)).HasField("admit_time") for job in later]
     assert admitted == [True, True, True, False]
+    why = await team.call("ExplainJob", enqueue_pb2.ExplainJobRequest(job_id=later[3].id))
+    assert why.position == 1  # of those that wait for a place
     await worker.make_all(later[0].id)
     assert (await team.get(later[3].id)).HasField("admit_time")
     assert not (await team.get(first.id)).HasField("admit_time")
@@ -390,8 +390,6 @@ async def test_other_teams_jobs_answer_like_unknown_ones(house: House) -> None:
 
 
 async def test_pages_of_jobs(house: House) -> None:
-    from contentshop.enqueue.v1 import enqueue_pb2  # noqa: PLC0415 - one use
-
     team = house.team()
     jobs = [await team.generate() for _ in range(5)]
     await house.team("blue").generate()
