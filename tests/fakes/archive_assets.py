@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         self.faults = Faults()
         self.folder = "t"
         self._begun = 0
+        self._file_ids = itertools.count(1_000_001)  # two may be stored at once
         self._secret = service_secret
         self.port = 0
         self.server = self._new_server()
@@ -209,7 +211,7 @@ class FakeArchiveAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
         for file_id, file in self.files.items():
             if file.key == request.blob_key:
                 return pb.StoreArchiveResponse(file_id=file_id)
-        file_id = 1_000_000 + len(self.stored)
+        file_id = next(self._file_ids)
         self.files[file_id] = StoredFile(
             request.team,
             request.blob_key,
