@@ -382,10 +382,3 @@ def _sqlite_engine(
     event.listen(engine.sync_engine, "connect", on_connect)
     event.listen(engine.sync_engine, "begin", on_begin)
     return engine
-
-
-def constraint_of(error: exc.IntegrityError) -> str:
-    """The name of the constraint an IntegrityError is about, on PostgreSQL; else its text."""
-    diagnostics = getattr(error.orig, "diag", None)
-    name = getattr(diagnostics, "constraint_name", None)
-    return str(name or error.orig)

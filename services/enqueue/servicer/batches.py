@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2
+from contentshop.enqueue.v1 import enqueue_pb2
 from libs.common.auth import current_caller
 from libs.common.canonical import request_key
 from libs.common.checks import checking
 from libs.common.paging import page_size
-from services.enqueue.batch import Batch
 from services.enqueue.servicer.batch_drafts import batch_draft
-from services.enqueue.servicer.convert import job_message, timestamp, usage_message
+from services.enqueue.servicer.batch_messages import batch_message
+from services.enqueue.servicer.convert import job_message
 from services.enqueue.servicer.means import Doors
 from services.enqueue.usecases import batches
 
@@ -106,32 +106,3 @@ class BatchDoors(Doors):
 def _check_batch_id(batch_id: int) -> None:
     with checking() as check:
         check.id(batch_id, "batch_id")
-
-
-def batch_message(batch: Batch) -> batch_pb2.Batch:
-    """A Batch."""
-    jobs, images = batch.jobs, batch.images
-    return batch_pb2.Batch(
-        id=batch.id,
-        name=batch.name,
-        state=batch_pb2.BatchState.Value(f"BATCH_STATE_{batch.state}"),
-        jobs=batch_pb2.JobCounts(
-            total=jobs.total,
-            queued=jobs.queued,
-            running=jobs.running,
-            succeeded=jobs.succeeded,
-            failed=jobs.failed,
-            canceled=jobs.canceled,
-        ),
-        images=batch_pb2.ImageCounts(
-            total=images.total,
-            pending=images.pending,
-            done=images.done,
-            failed=images.failed,
-            canceled=images.canceled,
-        ),
-        job_ids=batch.job_ids,
-        usage=usage_message(batch.usage),
-        create_time=timestamp(batch.created_at),
-        finish_time=timestamp(batch.finished_at),
-    )
