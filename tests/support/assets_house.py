@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -313,8 +314,11 @@ class AssetsHouse:
 
 
 def blob_files(folder: Path) -> list[Path]:
-    """Everything in the folder of a file store, temporary files too."""
-    return [path for path in folder.rglob("*") if path.is_file()]
+    """Everything in the folder of a file store, temporary files too.
+
+    os.walk and not rglob: a folder may be pruned away while we look, and then held nothing.
+    """
+    return [Path(at) / name for at, _, names in os.walk(folder) for name in names]
 
 
 async def nothing_in(folder: Path) -> None:
