@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PY := .venv/bin/python
+# Test processes side by side, each with servers of its own; 0 is none but pytest itself.
+J ?= 2
 export PYTHONDONTWRITEBYTECODE ?=
 
 .PHONY: help
@@ -25,7 +27,7 @@ up: env  ## the four services in one process; state in ./data
 .PHONY: test
 test: dev  ## every suite, with private PostgreSQL, RabbitMQ and S3
 	@scripts/install-servers.sh
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n $(J) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-unit
 test-unit: dev  ## the fast ones: no servers

@@ -1,4 +1,4 @@
-"""The servers of a test session, and what to install where one is missing."""
+"""The servers of a test session; pytest-xdist has several sessions, each with its own."""
 
 from __future__ import annotations
 
@@ -17,41 +17,27 @@ from tests.support.seaweed import SeaweedServer
 S = TypeVar("S", PostgresServer, RabbitServer)
 logs.configure("tests", level="warning", json=False)
 
-_MISSING = pytest.StashKey[dict[str, str]]()
 
-
-def started_or_skip(config: pytest.Config, make: Callable[[], S]) -> Iterator[S]:
+def started_or_skip(make: Callable[[], S]) -> Iterator[S]:
     """Runs a server for the session; skips what needs it where it is not installed."""
     try:
         server = make()
     except ServerMissingError as error:
-        config.stash.setdefault(_MISSING, {})[error.part] = error.how
         pytest.skip(str(error))
     with server:
         yield server
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Says at the end which servers were missing and how to get them."""
-    missing = config.stash.get(_MISSING, {})
-    if missing:
-        terminalreporter.section("parts that were not tested")
-        for part, how in missing.items():
-            terminalreporter.write_line(f"{part}: {how}")
-
-
 @pytest.fixture(scope="session")
-def postgres_server(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
+def postgres_server() -> Iterator[PostgresServer]:
     """One cluster; take a database of your own from it."""
-    yield from started_or_skip(pytestconfig, lambda: PostgresServer(fsync=False))
+    yield from started_or_skip(lambda: PostgresServer(fsync=False))
 
 
 @pytest.fixture(scope="session")
-def rabbit_server(pytestconfig: pytest.Config) -> Iterator[RabbitServer]:
+def rabbit_server() -> Iterator[RabbitServer]:
     """One node; take a vhost of your own from it (0.4 s)."""
-    yield from started_or_skip(pytestconfig, RabbitServer)
+    yield from started_or_skip(RabbitServer)
 
 
 @pytest.fixture(scope="session")

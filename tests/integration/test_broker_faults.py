@@ -70,9 +70,9 @@ async def rings(broker: AmqpBroker, body: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def node(pytestconfig: pytest.Config) -> Iterator[RabbitServer]:
+def node() -> Iterator[RabbitServer]:
     """A node of our own: what we do to it would spoil others' tests."""
-    yield from started_or_skip(pytestconfig, RabbitServer)
+    yield from started_or_skip(RabbitServer)
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ input()
 
 
 @pytest.fixture(scope="module")
-def cluster(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
-    yield from started_or_skip(pytestconfig, lambda: PostgresServer(fsync=False))
+def cluster() -> Iterator[PostgresServer]:
+    yield from started_or_skip(lambda: PostgresServer(fsync=False))
 
 
 def test_databases_are_cloned_and_survive_a_kill(cluster: PostgresServer) -> None:
