@@ -52,6 +52,10 @@ class Listener:
         """Whether those, and no others, came."""
         return self.events == events
 
+    def heard_number(self, event: Event) -> bool:
+        """Whether this one came, among others."""
+        return event in self.events
+
     def heard_of(self, jobs: list[Any]) -> bool:
         """Whether something of those jobs, and of no others, came."""
         return {job_id for job_id, _ in self.events} == {job.id for job in jobs}

@@ -121,10 +121,10 @@ async def test_a_slow_reader_is_skipped_forward_and_told(house: House) -> None:
     listener = Listener.batch(team, batch_id)
     waiting = asyncio.ensure_future(anext(slow))  # noqa: TID251 - awaited below
     async with listening(listener):
-        for heard, job in enumerate(jobs, start=1):
+        for job in jobs:
             await worker.make_all(job.id)
             # One job at a time, or the listener is skipped forward as well.
-            await eventually(lambda wanted=heard * 14: len(listener.events) == wanted)
+            await eventually(partial(listener.heard_number, (job.id, 14)))
     assert (await waiting).event is not None
     found = [await anext(slow)]
     while found[-1].skipped_from is None:
