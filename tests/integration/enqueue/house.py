@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from contentshop.enqueue.v1 import (
@@ -32,21 +31,24 @@ USER_SECRET = "u" * 32
 CLOCK = SystemClock()
 
 
-@dataclass
-class House:
-    """enqueue and what tests talk to it with."""
+class Clients:
+    """What tests talk to an enqueue with, wherever it runs."""
 
-    app: EnqueueApp
-    assets: FakeAssetsBackend
-    broker: MemoryBroker
-    urls: DatabaseUrls
-    clients: list[RpcClient]
+    def __init__(self, port: int, assets: FakeAssetsBackend) -> None:
+        self.port = port
+        self.assets = assets
+        self.clients: list[RpcClient] = []
 
     def client(self, token: Any) -> RpcClient:
-        """A client of its own channel; closed with the house."""
-        client = RpcClient(open_channel(f"127.0.0.1:{self.app.port}"), token)
+        """A client of its own channel; closed with the others."""
+        client = RpcClient(open_channel(f"127.0.0.1:{self.port}"), token)
         self.clients.append(client)
         return client
+
+    async def close(self) -> None:
+        """Closes every client."""
+        for client in self.clients:
+            await client.close()
 
     def team(self, name: str = "red", *scopes: str) -> Team:
         """A team's client, of scope `team` where none is named; the team has files 1 to 20."""
@@ -81,6 +83,18 @@ class House:
         return service_tokens(
             secret=SECRET, subject="tests", target=target, scope=scope, clock=CLOCK
         )
+
+
+class House(Clients):
+    """enqueue in this process."""
+
+    def __init__(
+        self, app: EnqueueApp, assets: FakeAssetsBackend, broker: MemoryBroker, urls: DatabaseUrls
+    ) -> None:
+        super().__init__(app.port, assets)
+        self.app = app
+        self.broker = broker
+        self.urls = urls
 
 
 class Team:
@@ -211,6 +225,20 @@ def generation(**fields: Any) -> enqueue_pb2.EnqueueGenerationRequest:
     return request
 
 
+def environment(urls: DatabaseUrls, assets_port: int, **settings: str) -> dict[str, str]:
+    """The environment variables of an enqueue of the tests, on any free port."""
+    return {
+        **urls.settings("enqueue"),
+        "ENQUEUE_LISTEN": "127.0.0.1:0",
+        "ASSETS_TARGET": f"127.0.0.1:{assets_port}",
+        "AUTH_SECRET": USER_SECRET,
+        "SERVICE_SECRET": SECRET,
+        "SWEEP_SECONDS": "0.2",
+        "GRACE_SECONDS": "0.5",
+        **settings,
+    }
+
+
 @asynccontextmanager
 async def open_house(urls: DatabaseUrls, **settings: str) -> AsyncIterator[House]:
     """A running house; `settings` are environment variables."""
@@ -218,24 +246,14 @@ async def open_house(urls: DatabaseUrls, **settings: str) -> AsyncIterator[House
     await assets.server.start()
     broker = MemoryBroker(clock=CLOCK, ids=SystemIds())
     await broker.start()
-    environ = {
-        **urls.settings("enqueue"),
-        "ENQUEUE_LISTEN": "127.0.0.1:0",
-        "ASSETS_TARGET": f"127.0.0.1:{assets.server.port}",
-        "AUTH_SECRET": USER_SECRET,
-        "SERVICE_SECRET": SECRET,
-        "SWEEP_SECONDS": "0.2",
-        "GRACE_SECONDS": "0.5",
-        **settings,
-    }
+    environ = environment(urls, assets.server.port, **settings)
     app = build(env.load(Settings, environ), broker=broker)
     await app.start()
-    house = House(app, assets, broker, urls, [])
+    house = House(app, assets, broker, urls)
     try:
         yield house
     finally:
-        for client in house.clients:
-            await client.close()
+        await house.close()
         await app.stop()
         await broker.close()
         await assets.server.stop()
