@@ -14,6 +14,8 @@ from services.enqueue.watch.sources import PAGE, News, Scope, Start
 class JobSource:
     """Reads jobs. Events are read before their job: so the job is never older than they are.
 
+    A page is of one moment: an event that came between would look like one cleaned up before.
+
     Args:
         db: enqueue's database.
     """
@@ -34,7 +36,7 @@ class JobSource:
 
     async def page(self, scope: Scope, after: int) -> News[int, Job]:
         """The job's next events; the ending cannot slip between them and the job."""
-        async with self._db.read(scope.team) as tx:
+        async with self._db.snapshot(scope.team) as tx:
             found = await events.after(tx, scope.id, after, PAGE, team=scope.team)
             job = await jobs.find(tx, scope.id, scope.team)
         if job is None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
+from libs.common.db import Database
 from libs.common.errors import InvalidArgumentError, NotFoundError, UnavailableError
-from tests.integration.enqueue.house import House, Team, open_house
-from tests.support.databases import DatabaseUrls
+from libs.common.lifecycle import TaskOwner
+from services.enqueue.watch.jobs import JobSource
+from services.enqueue.watch.sources import Scope
+from tests.integration.enqueue.house import CLOCK, House, Team, open_house
+from tests.support.databases import DatabaseUrls, PostgresTemplates
 from tests.support.eventually import eventually
+from tests.support.postgres import PostgresServer
 
 Messages = list[enqueue_pb2.WatchJobResponse]
 
@@ -155,6 +162,47 @@ async def test_lost_wake_ups_are_made_good_by_the_sweep(urls: DatabaseUrls) -> N
         await house.worker().make_all(job.id)
         async with asyncio.timeout(10):
             assert sequences(await watching) == [1, 2, 3, 4, 5]
+
+
+BETWEEN = """
+INSERT INTO events (job_id, sequence, team, kind, at, image_index, file_id, attempt, commit_order)
+SELECT job_id, sequence + 1, team, kind, at, image_index, file_id, attempt, commit_order
+FROM events WHERE job_id = %(job)s AND sequence = 2;
+"""
+
+
+@pytest.mark.real
+async def test_an_event_between_two_reads_is_not_taken_for_a_removed_one(
+    postgres_server: PostgresServer, postgres_templates: PostgresTemplates
+) -> None:
+    urls = postgres_templates.database("enqueue")
+    database = make_url(urls.app).database
+    assert database
+    db = Database(urls.app, duty_url=urls.duty, clock=CLOCK)
+    async with (
+        open_house(urls, SWEEP_SECONDS="60") as house,
+        await psycopg.AsyncConnection.connect(postgres_server.superuser_dsn(database)) as other,
+    ):
+        job = await house.team().generate()
+        await other.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+        owner = TaskOwner()
+        reading = owner.spawn(
+            JobSource(db).page(Scope("red", job.id), 2), name="page", awaited=True
+        )
+
+        async def between() -> bool:
+            found = await other.execute("SELECT count(*) > 0 FROM pg_locks WHERE NOT granted")
+            return await found.fetchone() == (True,)
+
+        await eventually(between)
+        await other.execute(BETWEEN, {"job": job.id})
+        await other.execute("UPDATE jobs SET last_sequence = 3")
+        await other.commit()
+        page = await reading
+        assert (page.events, page.skipped_from) == ([], None)
+        after = await JobSource(db).page(Scope("red", job.id), 2)
+        assert [sequence for sequence, _ in after.events] == [3]
+    await db.stop()
 
 
 async def test_a_slow_watcher_is_skipped_forward_and_told() -> None:
