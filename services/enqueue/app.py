@@ -148,6 +148,7 @@ def build(
         db,
         heartbeat_seconds=settings.heartbeat_seconds,
         sweep_seconds=settings.sweep_seconds,
+        openings=max(1, settings.pool_size // 2),
         ids=ids,
     )
     commands = WorkerCommands()

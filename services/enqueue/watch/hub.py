@@ -13,6 +13,7 @@ from services.enqueue.domain import Job, Position
 from services.enqueue.wakeups import WakeUp
 from services.enqueue.watch.batches import BatchSource
 from services.enqueue.watch.jobs import JobSource
+from services.enqueue.watch.openings import Openings
 from services.enqueue.watch.sources import Scope
 from services.enqueue.watch.teams import TeamSource
 from services.enqueue.watch.topics import Topics
@@ -30,16 +31,24 @@ class WatchHub:
         db: read once per wake-up and kind.
         heartbeat_seconds: silence before a heartbeat.
         sweep_seconds: floor for lost wake-ups.
+        openings: watches that read at once as they open; fewer than the pool has connections.
         ids: jitter.
     """
 
     def __init__(
-        self, db: Database, *, heartbeat_seconds: float, sweep_seconds: float, ids: Ids
+        self,
+        db: Database,
+        *,
+        heartbeat_seconds: float,
+        sweep_seconds: float,
+        openings: int,
+        ids: Ids,
     ) -> None:
         self._pulse = Pulse(heartbeat_seconds)
-        self._jobs = Topics("jobs", JobSource(db), self._pulse, ids)
-        self._batches = Topics("batches", BatchSource(db), self._pulse, ids)
-        self._teams = Topics("teams", TeamSource(db), self._pulse, ids)
+        turns = Openings(openings)
+        self._jobs = Topics("jobs", JobSource(db), self._pulse, turns, ids)
+        self._batches = Topics("batches", BatchSource(db), self._pulse, turns, ids)
+        self._teams = Topics("teams", TeamSource(db), self._pulse, turns, ids)
         self._kinds: tuple[Topics[Any, Any], ...] = (self._jobs, self._batches, self._teams)
         self._sweeper = Duty("watch.sweep", self._sweep, floor_seconds=sweep_seconds, ids=ids)
 

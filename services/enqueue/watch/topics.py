@@ -11,6 +11,7 @@ from typing import Generic
 from libs.common.backoff import Backoff
 from libs.common.ids import Ids
 from libs.common.lifecycle import Duty
+from services.enqueue.watch.openings import Openings
 from services.enqueue.watch.sources import News, Scope, Source
 from services.enqueue.watch.updates import Cursor, Mailbox, Pulse, Update, Whole
 
@@ -34,12 +35,21 @@ class Topics(Generic[Cursor, Whole]):
         name: of the kind, for logs.
         source: reads it.
         pulse: makes heartbeats due.
+        openings: turns to read for a watch that opens.
         ids: jitter.
     """
 
-    def __init__(self, name: str, source: Source[Cursor, Whole], pulse: Pulse, ids: Ids) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source[Cursor, Whole],
+        pulse: Pulse,
+        openings: Openings,
+        ids: Ids,
+    ) -> None:
         self._source: Source[Cursor, Whole] = source
         self._pulse = pulse
+        self._openings = openings
         self._ids = ids
         self._topics: dict[Scope, _Topic[Cursor, Whole]] = {}
         self._dirty: set[Scope] = set()
@@ -83,7 +93,8 @@ class Topics(Generic[Cursor, Whole]):
     ) -> AsyncIterator[Update[Cursor, Whole]]:
         """The updates of a scope behind the cursor; after a final one nothing follows."""
         # Before anything is subscribed: what is shared with others must not come from a stranger.
-        start = await self._source.start(scope, after)
+        async with self._openings.turn():
+            start = await self._source.start(scope, after)
         mailbox: Mailbox[Cursor, Whole] = Mailbox(closed=self._closing)
         self._topics.setdefault(scope, _Topic(start.sent)).mailboxes.add(mailbox)
         try:
@@ -116,7 +127,8 @@ class Topics(Generic[Cursor, Whole]):
         """What there is already, then the whole as it stands."""
         cursor = after
         while True:
-            page = await self._source.page(scope, cursor)
+            async with self._openings.turn():
+                page = await self._source.page(scope, cursor)
             for cursor, event in page.events:
                 yield Update(cursor, event, page.whole)
             if page.more:
