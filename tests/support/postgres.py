@@ -18,6 +18,8 @@ from tests.support.process import (
     ServerMissingError,
     ServerProcess,
     StartError,
+    as_user,
+    descendants,
     give_to,
     server_folder,
     unprivileged_user,
@@ -115,6 +117,19 @@ class PostgresServer:
     def resume(self) -> None:
         """SIGCONT of what was paused."""
         self._running().resume()
+
+    def limit_files(self, size: int) -> None:
+        """Until the next start no file of it can be written beyond so many bytes.
+
+        What needs no root, no mount and no quota, and ends a write much as a full disk does. As
+        the server's own user: root may lack the right to limit others.
+        """
+        for pid in descendants(self._running().pid):
+            subprocess.run(
+                [*as_user(self._user), "prlimit", f"--pid={pid}", f"--fsize={size}:"],
+                check=False,  # it ended meanwhile
+                capture_output=True,
+            )
 
     def restart(self) -> None:
         """Stops (if it runs) and starts on the same data and port."""

@@ -84,7 +84,7 @@ def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
             continue
 
 
-def _as_user(user: str | None) -> list[str]:
+def as_user(user: str | None) -> list[str]:
     """A command that becomes the user, and then the program that follows.
 
     Popen's own `user` forks where it would vfork, and a fork of a process in which gRPC is at work
@@ -121,7 +121,7 @@ class ServerProcess:
         self._stopped: list[int] = []
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [*_as_user(user), *(str(arg) for arg in argv)],
+                [*as_user(user), *(str(arg) for arg in argv)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -19,10 +19,21 @@ class _Pair:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     torn: bool = field(default=False)  # bytes were dropped: it can never be right again
+    marked: bool = field(default=False)  # `after` of a Cut was seen
+    cut: bool = field(default=False)  # at the server's next answer
 
     def abort(self) -> None:
         for writer in (self.client, self.server):
             writer.transport.abort()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where a connection is reset: at the first `marker` a client sends behind `after`."""
+
+    marker: bytes
+    after: bytes
+    delivered: bool
 
 
 class TcpProxy:
@@ -39,6 +50,7 @@ class TcpProxy:
         self._dropped: set[Direction] = set()
         self._delay_seconds = 0.0
         self._cut_after: dict[Direction, int] = {}
+        self._cut: Cut | None = None
         self.host = "127.0.0.1"
         self.port = 0
         self.bytes_seen: dict[Direction, int] = {"c2s": 0, "s2c": 0}
@@ -78,6 +90,14 @@ class TcpProxy:
     def cut_after(self, count: int, direction: Direction = "c2s") -> None:
         """Lets this many more bytes through in a direction, then resets the connection."""
         self._cut_after[direction] = count
+
+    def cut_at(self, marker: bytes, *, after: bytes, delivered: bool) -> None:
+        """Resets the connection that sends `after` and then `marker`, once.
+
+        Delivered: the server has done what the marker asked for, and its answer is lost. Else the
+        marker is lost. Each must lie within one write of the client.
+        """
+        self._cut = Cut(marker, after, delivered)
 
     def reset(self) -> None:
         """Resets all open connections; new ones pass."""
@@ -127,6 +147,18 @@ class TcpProxy:
             self._pairs.discard(pair)
             pair.abort()
 
+    def _cut_now(self, pair: _Pair, data: bytes) -> bool:
+        """Whether the connection ends before this chunk; or `cut` is set for the answer to it."""
+        cut = self._cut
+        if cut is None:
+            return False
+        pair.marked = pair.marked or cut.after in data
+        if not (pair.marked and cut.marker in data):
+            return False
+        self._cut = None
+        pair.cut = cut.delivered
+        return not cut.delivered
+
     async def _pump(
         self,
         pair: _Pair,
@@ -138,6 +170,9 @@ class TcpProxy:
             while data := await reader.read(_CHUNK_BYTES):
                 if self._delay_seconds:
                     await asyncio.sleep(self._delay_seconds)
+                if pair.cut or (direction == "c2s" and self._cut_now(pair, data)):
+                    pair.abort()
+                    return
                 if direction in self._dropped:
                     pair.torn = True
                     continue

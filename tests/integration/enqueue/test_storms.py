@@ -82,7 +82,7 @@ async def nobody_watches(house: House) -> None:
 
 
 @pytest.mark.real
-async def test_a_thousand_watch_at_once_and_all_come_back_at_once(postgres_templates: Any) -> None:
+async def test_hundreds_watch_at_once_and_all_come_back_at_once(postgres_templates: Any) -> None:
     urls = postgres_templates.database("enqueue")
     async with AsyncExitStack() as stack:
         # So few connections that most would be turned away if they stood in line for them.
