@@ -60,6 +60,11 @@ bench: dev  ## ratios against the machine's own limits; JSON in out/bench/
 sim: dev  ## histories with crashes out of seeds; ARGS="--seeds 5000", or --seed N again
 	@$(PY) -m tests.simulation $(ARGS)
 
+.PHONY: soak
+soak: dev  ## a steady load, and whether anything grows; ARGS="--minutes 60", or --real
+	@scripts/install-servers.sh
+	@$(PY) -m tests.soak $(ARGS)
+
 .PHONY: lock
 lock: dev  ## requirements/*.txt from *.in
 	@scripts/lock.sh

@@ -30,10 +30,13 @@ TEAMS = [f"team-{number}" for number in range(16)]
 
 
 @asynccontextmanager
-async def servers(*, s3: bool) -> AsyncIterator[Servers]:
+async def servers(
+    *, s3: bool, postgres_settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Servers]:
     """PostgreSQL with fsync and commit times, RabbitMQ and, if wanted, S3; gone at the end."""
     # Commit times say when a transaction began to be durable, which no client can see.
-    postgres = PostgresServer(fsync=True, settings={"track_commit_timestamp": "on"})
+    settings = {"track_commit_timestamp": "on", **(postgres_settings or {})}
+    postgres = PostgresServer(fsync=True, settings=settings)
     rabbit, seaweed = RabbitServer(), SeaweedServer()
     try:
         async with asyncio.TaskGroup() as group:

@@ -152,6 +152,13 @@ class FleetTeam:
         request = enqueue_pb2.WatchBatchRequest(batch_id=batch_id, after_cursor=cursor)
         return self._enqueue.stream(self._jobs.WatchBatch, request)
 
+    def connect(
+        self, job_id: int, after_sequence: int = 0
+    ) -> AsyncIterator[enqueue_pb2.WatchJobResponse]:
+        """One connection of a job's watcher."""
+        request = enqueue_pb2.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
+        return self._enqueue.stream(self._jobs.WatchJob, request)
+
     async def ask(self, method: str, request: Any) -> Any:
         """The answer of a method of EnqueueService that may be repeated."""
         return await patiently(
