@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import pytest
 
 from libs.common import logs
 from tests.support.databases import PostgresTemplates
+from tests.support.home import Belongings, Session, comes_home
 from tests.support.postgres import PostgresServer
 from tests.support.process import ServerMissingError
 from tests.support.rabbitmq import RabbitServer
@@ -29,15 +34,21 @@ def started_or_skip(make: Callable[[], S]) -> Iterator[S]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[PostgresServer]:
+def postgres_server(belonging: Session) -> Iterator[PostgresServer]:
     """One cluster; take a database of your own from it."""
-    yield from started_or_skip(lambda: PostgresServer(fsync=False))
+    for server in started_or_skip(lambda: PostgresServer(fsync=False)):
+        belonging.postgres = server
+        yield server
+        belonging.postgres = None
 
 
 @pytest.fixture(scope="session")
-def rabbit_server() -> Iterator[RabbitServer]:
+def rabbit_server(belonging: Session) -> Iterator[RabbitServer]:
     """One node; take a vhost of your own from it (0.4 s)."""
-    yield from started_or_skip(RabbitServer)
+    for server in started_or_skip(RabbitServer):
+        belonging.rabbit = server
+        yield server
+        belonging.rabbit = None
 
 
 @pytest.fixture(scope="session")
@@ -47,11 +58,41 @@ def postgres_templates(postgres_server: PostgresServer) -> PostgresTemplates:
 
 
 @pytest.fixture(scope="session")
-def seaweed() -> Iterator[SeaweedServer]:
+def seaweed(belonging: Session) -> Iterator[SeaweedServer]:
     """One S3 server; its binary comes with the dev requirements, so it is never missing."""
-    server = SeaweedServer()
+    server = belonging.seaweed = SeaweedServer()
     try:
         server.start()
         yield server
     finally:
         server.close()
+        belonging.seaweed = None
+
+
+@pytest.fixture(scope="session")
+async def belonging(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Session]:
+    """What belongs to the session; temporary files go to a folder of its own meanwhile.
+
+    gRPC's poller, a thread and two sockets, is there while any of its objects is: one is.
+    """
+    tmp_path_factory.getbasetemp()  # made now, and not in the folder below
+    folder = Path(tempfile.mkdtemp(prefix="contentshop-tests-"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        patch.setenv("TMPDIR", str(folder))  # of processes that inherit our environment
+        async with grpc.aio.insecure_channel("127.0.0.1:1"):
+            yield Session()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def comes_home_again(
+    request: pytest.FixtureRequest,
+    belonging: Session,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[None]:
+    """Fails the last test of a module that leaves anything behind; see tests/support/home.py."""
+    folder = tmp_path_factory.getbasetemp()
+    before = Belongings(belonging, folder)
+    yield
+    await comes_home(before, belonging, folder, houses="unit" not in request.path.parts)
