@@ -24,7 +24,7 @@ from libs.common.blobs import BlobStore
 from libs.common.broker import JOB_ENDED, Message
 from libs.common.broker_memory import MemoryBroker
 from libs.common.clock import SystemClock
-from libs.common.errors import NotFoundError
+from libs.common.errors import NotFoundError, UnavailableError
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.ids import SystemIds
 from services.packager.app import PackagerApp, build
@@ -217,7 +217,7 @@ class Team:
         async def there() -> pb.Archive | None:
             try:
                 archive = await self.get(job_id=job_id)
-            except NotFoundError:  # the message is still on its way
+            except (NotFoundError, UnavailableError):  # its message, or we, are still on the way
                 return None
             return archive if archive.state == state else None
 
