@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from libs.common.clock import Clock
 from libs.common.errors import AbortedError, ResourceExhaustedError, UnavailableError
+from libs.common.homes import guard
 from libs.common.lifecycle import TaskOwner
 
 log = structlog.get_logger()
@@ -169,6 +170,7 @@ class Database:
         clock: gives the time on SQLite.
         pool_size: connections of each role at most.
         pool_wait_seconds: how long a transaction waits for a connection before UNAVAILABLE.
+        guarded: refuses a PostgreSQL database that was restored and not settled since.
         sqlite_connect: opens a driver's connection, in place of one with a thread of its own: the
             simulation's runs on the loop, so that a seed says all.
     """
@@ -181,6 +183,7 @@ class Database:
         clock: Clock,
         pool_size: int = 10,
         pool_wait_seconds: float = 2.0,
+        guarded: bool = False,
         sqlite_connect: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self._clock = clock
@@ -190,6 +193,9 @@ class Database:
             self._writer = _postgres_engine(url, pool_size, pool_wait_seconds)
             self._duty = _postgres_engine(duty_url or url, pool_size, pool_wait_seconds)
             self._reader = self._writer
+            if guarded:
+                for engine in (self._writer, self._duty):
+                    guard(engine.sync_engine)
             self._still = self._writer.execution_options(isolation_level="REPEATABLE READ")
             self._still_duty = self._duty.execution_options(isolation_level="REPEATABLE READ")
         else:

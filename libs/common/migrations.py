@@ -13,7 +13,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 
-def _sync_url(url: str) -> str:
+def sync_url(url: str) -> str:
+    """The URL for a driver without asyncio; SQLite's folder is made."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         parsed = parsed.set(drivername="sqlite")
@@ -29,7 +30,7 @@ def migrate(url: str, migrations: Path) -> None:
         url: the owner's URL.
         migrations: the service's migrations folder.
     """
-    engine = sa.create_engine(_sync_url(url), poolclass=NullPool)
+    engine = sa.create_engine(sync_url(url), poolclass=NullPool)
     if engine.dialect.name == "sqlite":
         _all_or_nothing(engine)
     config = Config()
@@ -73,7 +74,7 @@ def drift(url: str, metadata: sa.MetaData) -> list[str]:
     describes both in its own words. (Alembic's comparison sees no CHECK constraint and no WHERE of
     an index, and reports types that only differ by dialect.)
     """
-    engine = sa.create_engine(_sync_url(url), poolclass=NullPool)
+    engine = sa.create_engine(sync_url(url), poolclass=NullPool)
     on_postgres = engine.dialect.name == "postgresql"
     scratch = engine if on_postgres else sa.create_engine("sqlite://")
     try:

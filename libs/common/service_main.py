@@ -1,11 +1,11 @@
-"""`python -m services.<name> [serve|migrate|settings]`, the same for every service."""
+"""`python -m services.<name> [serve|migrate|after-restore|settings]`, alike for every service."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import uvloop
@@ -24,11 +24,23 @@ def service_main(
     settings_class: type[S],
     build: Callable[[S], Component],
     migrate: Callable[[S], None] | None,
+    *,
+    acts: Mapping[str, Callable[[S], int]] | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Runs one service; the exit code is 0, 1 for a fault and 2 for wrong settings."""
+    """Runs one service; the exit code is 0, 1 for a fault and 2 for wrong settings.
+
+    Args:
+        name: the service.
+        settings_class: what it reads from the environment.
+        build: the service, for `serve`.
+        migrate: for `migrate`; None where it has no database.
+        acts: what else an operator may have it do, by command; each gives the exit code.
+        argv: the arguments; those of this process by default.
+    """
+    acts = acts or {}
     parser = argparse.ArgumentParser(prog=f"python -m services.{name}")
-    commands = ["serve", "settings", *(["migrate"] if migrate else [])]
+    commands = ["serve", "settings", *(["migrate"] if migrate else []), *acts]
     parser.add_argument("command", choices=commands, nargs="?", default="serve")
     command = parser.parse_args(argv).command
     if command == "settings":
@@ -46,6 +58,8 @@ def service_main(
         migrate(settings)
         return 0
     try:
+        if command in acts:
+            return acts[command](settings)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(build, settings))
     except (SettingsError, OSError, ContentshopError) as error:

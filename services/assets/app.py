@@ -83,7 +83,7 @@ def build(
     shared = broker is not None
     broker = broker or open_broker(settings.broker_url, name="assets", clock=clock, ids=ids)
     crash = CrashPoints(settings.crash_at)
-    blobs = _open_blobs(settings, clock, ids, crash)
+    blobs = open_blobs(settings, clock, ids, crash)
     inspector = ImageInspector(settings.imaging_threads)
     db = _database(settings, clock)
     removals = Duty(
@@ -135,10 +135,14 @@ def _database(settings: Settings, clock: Clock) -> Database:
         duty_url=settings.duty_database_url,
         clock=clock,
         pool_size=settings.pool_size,
+        guarded=True,
     )
 
 
-def _open_blobs(settings: Settings, clock: Clock, ids: Ids, crash: CrashPoints) -> BlobStore:
+def open_blobs(
+    settings: Settings, clock: Clock, ids: Ids, crash: CrashPoints | None = None
+) -> BlobStore:
+    """The blob store of the settings; SettingsError where BLOB_URL is wrong."""
     try:
         return open_blob_store(
             settings.blob_url,

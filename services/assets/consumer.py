@@ -15,7 +15,14 @@ from libs.common.ids import Ids
 from services.assets.domain import Filing, Review, ReviewState
 from services.assets.store.files import Recorded
 from services.assets.usecases.deps import Deps
-from services.assets.usecases.jobs import JobEnd, JobInputs, KeepInputs, end_job
+from services.assets.usecases.jobs import (
+    JobEnd,
+    JobInputs,
+    KeepInputs,
+    LivingJob,
+    end_job,
+    reopen_job,
+)
 
 log = structlog.get_logger()
 
@@ -62,15 +69,15 @@ class JobMessages:
             log.warning("message.rejected", queue=QUEUE, bytes=len(delivery.body))
             await delivery.reject()
             return
-        await self._patiently(message)
+        await self._patiently(message, _living(delivery.body, message))
         await delivery.ack()
 
-    async def _patiently(self, message: messages_pb2.JobEnded) -> None:
+    async def _patiently(self, message: messages_pb2.JobEnded, living: LivingJob | None) -> None:
         gives_up_at = self._clock.monotonic() + PATIENCE_SECONDS
         failures = 0
         while True:
             try:
-                await self._apply(message)
+                await self._apply(message, living)
             except (UnavailableError, AbortedError) as error:
                 if self._clock.monotonic() > gives_up_at:
                     raise
@@ -80,7 +87,10 @@ class JobMessages:
             else:
                 return
 
-    async def _apply(self, message: messages_pb2.JobEnded) -> None:
+    async def _apply(self, message: messages_pb2.JobEnded, living: LivingJob | None) -> None:
+        if living is not None:
+            await reopen_job(self._deps, living)
+            return
         job = JobInputs(message.team, message.job_id, message.pin_token)
         if message.state == job_pb2.JOB_STATE_UNSPECIFIED:
             await self._keep_inputs(job)
@@ -106,6 +116,16 @@ def _read(body: bytes) -> messages_pb2.JobEnded | None:
         and message.state in _KNOWN_STATES
     )
     return message if known else None
+
+
+def _living(body: bytes, message: messages_pb2.JobEnded) -> LivingJob | None:
+    """The job that lives again, if that is what a known message says."""
+    if message.state != job_pb2.JOB_STATE_UNSPECIFIED:
+        return None
+    said = messages_pb2.JobEnqueued.FromString(body)
+    if not said.lives_again:
+        return None
+    return LivingJob(said.team, said.job_id, said.pin_token, tuple(said.input_file_ids))
 
 
 def _end(message: messages_pb2.JobEnded) -> JobEnd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from libs.common.db import Instant, Json, id_column
+from libs.common.homes import home_table
 from libs.common.request_keys import request_keys_table
 
 metadata = sa.MetaData()
@@ -286,3 +287,5 @@ pending_uploads = sa.Table(
     sa.Index("pending_uploads_created", "created_at"),
     sqlite_autoincrement=True,
 )
+
+home = home_table(metadata)

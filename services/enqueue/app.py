@@ -128,6 +128,7 @@ def build(
         duty_url=settings.duty_database_url,
         clock=clock,
         pool_size=settings.pool_size,
+        guarded=True,
     )
     if db.on_postgres:
         duty_url = settings.duty_database_url or settings.database_url

@@ -98,6 +98,23 @@ class ProtoAnnouncer:
         )
         return _message(JOB_ENQUEUED, enqueued)
 
+    def lives_again(self, job: Job) -> Message:
+        """After a restore: the job has not ended, whatever was said of it."""
+        board = job.spec.moodboard or Moodboard()
+        again = messages_pb2.JobEnqueued(
+            schema_version=SCHEMA_VERSION,
+            job_id=job.id,
+            team=job.spec.team,
+            pin_token=job.spec.pin_token,
+            lives_again=True,
+            input_file_ids={
+                *(one.file_id for one in job.spec.inputs),
+                *board.positive_file_ids,
+                *board.negative_file_ids,
+            },
+        )
+        return _message(JOB_ENQUEUED, again)
+
     def ended(self, job: Job, batch_name: str) -> Message:
         """The job is over."""
         assert job.finished_at is not None  # it has ended

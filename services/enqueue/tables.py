@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from libs.common.db import Instant, Json, id_column
+from libs.common.homes import home_table
 from libs.common.outbox import outbox_table
 from libs.common.request_keys import request_keys_table
 
@@ -380,3 +381,5 @@ workers = sa.Table(
 )
 
 outbox = outbox_table(metadata)
+
+home = home_table(metadata)

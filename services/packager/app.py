@@ -86,6 +86,7 @@ def build(
         duty_url=settings.duty_database_url,
         clock=clock,
         pool_size=settings.pool_size,
+        guarded=True,
     )
     blobs = open_blob_urls(settings.blob_url, clock=clock, ids=ids)
     zips = _zip_writer(settings, blobs, crash)

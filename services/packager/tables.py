@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from libs.common.db import Instant, Json, id_column
+from libs.common.homes import home_table
 from libs.common.request_keys import request_keys_table
 
 metadata = sa.MetaData()
@@ -87,3 +88,5 @@ archives = sa.Table(
 )
 
 idempotency_keys = request_keys_table(metadata)
+
+home = home_table(metadata)

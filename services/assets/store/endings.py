@@ -123,6 +123,15 @@ async def end(tx: Tx, team: str, job_id: int, review: Review) -> bool:
     return bool(rows.scalar_one() == review.made_us)
 
 
+async def reopen(tx: Tx, team: str, job_id: int) -> None:
+    """The job has not ended after all."""
+    await tx.execute(
+        sa.update(_endings)
+        .where(_endings.c.team == team, _endings.c.job_id == job_id)
+        .values(ended_at=None)
+    )
+
+
 async def review_state(tx: Tx, team: str, job_id: int) -> ReviewState | None:
     """What was said of the job; it stays so until the transaction ends."""
     state = await tx.scalar(

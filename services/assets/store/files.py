@@ -67,6 +67,24 @@ class Removal:
     blob_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A file, and the blob it should have."""
+
+    file_id: int
+    team: str
+    blob_key: str
+    size_bytes: int
+
+
+async def page_of_blobs(tx: Tx, after_id: int, limit: int) -> list[StoredBlob]:
+    """The next files of all teams, by id, that are not deleted."""
+    columns = (_files.c.id, _files.c.team, _files.c.blob_key, _files.c.size_bytes)
+    query = sa.select(*columns).where(_files.c.id > after_id, _LIVE).order_by(_files.c.id)
+    rows = await tx.execute(query.limit(limit))
+    return [StoredBlob(row.id, row.team, row.blob_key, row.size_bytes) for row in rows]
+
+
 async def add(tx: Tx, new: NewFile) -> File | None:
     """The stored file; None when its slot or its blob has a file already."""
     content, slot, making = new.content, new.slot, new.making

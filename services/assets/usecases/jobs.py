@@ -14,6 +14,7 @@ from libs.common.group_commit import GroupCommit
 from services.assets.domain import Filing, Review
 from services.assets.store import endings, files, pins
 from services.assets.store.files import Recorded
+from services.assets.store.pins import Pin
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.filing import put_in_folders
 
@@ -27,6 +28,16 @@ class JobEnd:
     recorded: Recorded
     filing: Filing
     review: Review
+
+
+@dataclass(frozen=True, slots=True)
+class LivingJob:
+    """A job that enqueue, restored from a copy, says is not over, and what it is made of."""
+
+    team: str
+    job_id: int
+    pin_token: str
+    file_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,22 @@ class KeepInputs:
             await pins.release(tx, [name for name, ended in names.items() if ended])
             await pins.make_lasting(tx, [name for name, ended in names.items() if not ended])
         return [None] * len(group)
+
+
+async def reopen_job(deps: Deps, job: LivingJob) -> None:
+    """The job lives after all: it may store images again, and its inputs are pinned to its end.
+
+    Inputs that were deleted since are gone: the job fails by them, and says so.
+    """
+    async with deps.db.transaction(job.team) as tx:
+        await endings.reopen(tx, job.team, job.job_id)
+        if not job.pin_token:
+            return
+        there = await files.find_images(tx, job.team, job.file_ids, hold=True)
+        new = [Pin(job.team, job.pin_token, file_id) for file_id in sorted(there)]
+        await pins.add(tx, new, deps.figures.pin_seconds)
+        await pins.make_lasting(tx, [(job.team, job.pin_token)])
+    log.info("job.reopened", job_id=job.job_id, inputs=len(there))
 
 
 async def end_job(deps: Deps, job: JobInputs, end: JobEnd) -> None:

@@ -61,6 +61,10 @@ class Announcer(Protocol):
         """The pins of the job's inputs are to last."""
         ...
 
+    def lives_again(self, job: Job) -> Message:
+        """After a restore: the job has not ended, whatever was said of it."""
+        ...
+
     def ended(self, job: Job, batch_name: str) -> Message:
         """The job is over; `job` has its images, and its batch this name."""
         ...

@@ -32,6 +32,21 @@ _SOURCE_COLUMNS = {
     SourceKind.FOLDER: _archives.c.folder_id,
 }
 
+# Of an archive that is built again.
+_ANEW: dict[str, Any] = {
+    "file_id": None,
+    "size_bytes": None,
+    "attempts": 0,
+    "fence": _archives.c.fence + 1,
+    "lease_until": None,
+    "images_written": 0,
+    "error_reason": None,
+    "error_message": None,
+    "finished_at": None,
+    "report_at": None,
+    "report_failures": 0,
+}
+
 
 async def add(tx: Tx, wanted: WantedArchive) -> bool:
     """A PENDING archive, due at once; False when there is one already."""
@@ -103,25 +118,34 @@ async def begin_again(tx: Tx, archive: Archive) -> Archive | None:
                 _archives.c.state == archive.state,
                 _archives.c.state.in_(sources_of(ArchiveState.PENDING)),
             )
-            .values(
-                state=ArchiveState.PENDING,
-                file_id=None,
-                size_bytes=None,
-                attempts=0,
-                fence=_archives.c.fence + 1,
-                try_at=tx.now(),
-                lease_until=None,
-                images_written=0,
-                error_reason=None,
-                error_message=None,
-                finished_at=None,
-                report_at=None,
-                report_failures=0,
-            )
+            .values(_ANEW | {"state": ArchiveState.PENDING, "try_at": tx.now()})
             .returning(*FACTS)
         )
     ).one_or_none()
     return archive_of(row) if row else None
+
+
+async def begin_with(tx: Tx, wanted: WantedArchive) -> bool:
+    """Begins a job's archive again where it was of other images; False where it was of these.
+
+    A job has the same images for ever, unless enqueue was restored and it ended anew.
+    """
+    new = _new(tx, wanted)
+    same = {name: new[name] for name in ("images", "image_count", "filename", "finish_time_ms")}
+    row = await tx.execute(
+        sa.select(_archives).where(*_is_same(wanted)).with_for_update(key_share=True)
+    )
+    known = row.one_or_none()
+    if known is None or known.images == new["images"]:
+        return False
+    await tx.execute(
+        sa.update(_archives)
+        .where(_archives.c.id == known.id)
+        .values(
+            _ANEW | same | {"state": ArchiveState.PENDING, "try_at": tx.now(), "written_key": None}
+        )
+    )
+    return True
 
 
 async def ask_report(tx: Tx, team: str, job_id: int) -> bool:

@@ -38,7 +38,7 @@ async def want_archive(deps: Deps, job: EndedJob) -> None:
     since. A message of before that comes late costs a build, and no more.
     """
     async with deps.db.duty() as tx:
-        if await archives.add(tx, job.wanted()):
+        if await archives.add(tx, job.wanted()) or await archives.begin_with(tx, job.wanted()):
             tx.on_commit(deps.wake_builder)
             return
         failed = await archives.find_failure_told(tx, job.team, job.job_id)

@@ -26,7 +26,7 @@ from contentshop.enqueue.v1 import execution_pb2 as contentshop_dot_enqueue_dot_
 from contentshop.enqueue.v1 import job_pb2 as contentshop_dot_enqueue_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%contentshop/enqueue/v1/messages.proto\x12\x16\x63ontentshop.enqueue.v1\x1a&contentshop/enqueue/v1/execution.proto\x1a contentshop/enqueue/v1/job.proto\"G\n\x08\x44oorbell\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x13\n\x0b\x64ispatch_no\x18\x03 \x01(\x05\"V\n\x0bJobEnqueued\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x11\n\tpin_token\x18\x04 \x01(\t\"\xe3\x03\n\x08JobEnded\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x11\n\tpin_token\x18\x04 \x01(\t\x12/\n\x05state\x18\x05 \x01(\x0e\x32 .contentshop.enqueue.v1.JobState\x12\x32\n\x07outputs\x18\x06 \x03(\x0b\x32!.contentshop.enqueue.v1.JobOutput\x12\x1c\n\x14number_of_variations\x18\x07 \x01(\x05\x12\x16\n\x0e\x66inish_time_ms\x18\x08 \x01(\x03\x12\x16\n\x0e\x61rchive_wanted\x18\t \x01(\x08\x12\x16\n\x0esource_task_id\x18\n \x01(\t\x12\x11\n\tfolder_id\x18\x0b \x01(\x03\x12\x10\n\x08\x62\x61tch_id\x18\x0c \x01(\x03\x12\x12\n\nbatch_name\x18\r \x01(\t\x12\x15\n\rvariant_index\x18\x0e \x01(\x05\x12\x0f\n\x07variant\x18\x0f \x01(\t\x12\x0f\n\x07product\x18\x10 \x01(\t\x12\x39\n\x0creview_state\x18\x11 \x01(\x0e\x32#.contentshop.enqueue.v1.ReviewState\x12\x16\n\x0ereview_time_us\x18\x12 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%contentshop/enqueue/v1/messages.proto\x12\x16\x63ontentshop.enqueue.v1\x1a&contentshop/enqueue/v1/execution.proto\x1a contentshop/enqueue/v1/job.proto\"G\n\x08\x44oorbell\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x13\n\x0b\x64ispatch_no\x18\x03 \x01(\x05\"\x89\x01\n\x0bJobEnqueued\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x11\n\tpin_token\x18\x04 \x01(\t\x12\x13\n\x0blives_again\x18\x13 \x01(\x08\x12\x16\n\x0einput_file_ids\x18\x14 \x03(\x03J\x04\x08\x05\x10\x13\"\xe3\x03\n\x08JobEnded\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0e\n\x06job_id\x18\x02 \x01(\x03\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x11\n\tpin_token\x18\x04 \x01(\t\x12/\n\x05state\x18\x05 \x01(\x0e\x32 .contentshop.enqueue.v1.JobState\x12\x32\n\x07outputs\x18\x06 \x03(\x0b\x32!.contentshop.enqueue.v1.JobOutput\x12\x1c\n\x14number_of_variations\x18\x07 \x01(\x05\x12\x16\n\x0e\x66inish_time_ms\x18\x08 \x01(\x03\x12\x16\n\x0e\x61rchive_wanted\x18\t \x01(\x08\x12\x16\n\x0esource_task_id\x18\n \x01(\t\x12\x11\n\tfolder_id\x18\x0b \x01(\x03\x12\x10\n\x08\x62\x61tch_id\x18\x0c \x01(\x03\x12\x12\n\nbatch_name\x18\r \x01(\t\x12\x15\n\rvariant_index\x18\x0e \x01(\x05\x12\x0f\n\x07variant\x18\x0f \x01(\t\x12\x0f\n\x07product\x18\x10 \x01(\t\x12\x39\n\x0creview_state\x18\x11 \x01(\x0e\x32#.contentshop.enqueue.v1.ReviewState\x12\x16\n\x0ereview_time_us\x18\x12 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DOORBELL']._serialized_start=139
   _globals['_DOORBELL']._serialized_end=210
-  _globals['_JOBENQUEUED']._serialized_start=212
-  _globals['_JOBENQUEUED']._serialized_end=298
-  _globals['_JOBENDED']._serialized_start=301
-  _globals['_JOBENDED']._serialized_end=784
+  _globals['_JOBENQUEUED']._serialized_start=213
+  _globals['_JOBENQUEUED']._serialized_end=350
+  _globals['_JOBENDED']._serialized_start=353
+  _globals['_JOBENDED']._serialized_end=836
 # @@protoc_insertion_point(module_scope)

@@ -50,7 +50,9 @@ class Doorbell(message.Message):
 
 @typing.final
 class JobEnqueued(message.Message):
-    """`job.enqueued`: the pins of its inputs are to last."""
+    """`job.enqueued`: the pins of its inputs are to last. A reader tells it from JobEnded by the state
+    that it lacks; so the numbers up to 18 are that one's.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -58,6 +60,8 @@ class JobEnqueued(message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     TEAM_FIELD_NUMBER: builtins.int
     PIN_TOKEN_FIELD_NUMBER: builtins.int
+    LIVES_AGAIN_FIELD_NUMBER: builtins.int
+    INPUT_FILE_IDS_FIELD_NUMBER: builtins.int
     schema_version: builtins.int
     """1."""
     job_id: builtins.int
@@ -66,6 +70,14 @@ class JobEnqueued(message.Message):
     """Whose."""
     pin_token: builtins.str
     """The token its inputs were pinned under."""
+    lives_again: builtins.bool
+    """Enqueue's rows were brought back from a copy, and the job lives: an end that was told of it
+    since counts no more, and its inputs are to be pinned again.
+    """
+    @builtins.property
+    def input_file_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """What is to be pinned then."""
+
     def __init__(
         self,
         *,
@@ -73,10 +85,12 @@ class JobEnqueued(message.Message):
         job_id: builtins.int = ...,
         team: builtins.str = ...,
         pin_token: builtins.str = ...,
+        lives_again: builtins.bool = ...,
+        input_file_ids: abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "pin_token", b"pin_token", "schema_version", b"schema_version", "team", b"team"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["input_file_ids", b"input_file_ids", "job_id", b"job_id", "lives_again", b"lives_again", "pin_token", b"pin_token", "schema_version", b"schema_version", "team", b"team"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

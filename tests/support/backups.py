@@ -1,0 +1,96 @@
+"""Copies of a fleet's databases and bucket, made and brought back by the scripts operators use."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.databases import ROOT, SERVICES, postgres_urls
+from tests.support.fleet import Fleet
+from tests.support.postgres import find_binaries
+
+SCRIPTS = ROOT / "deploy" / "postgres"
+RUN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A folder with the dumps, and the blobs as they were."""
+
+    folder: Path
+    blobs: Mapping[str, bytes]
+
+
+async def take_backup(fleet: Fleet, folder: Path) -> Backup:
+    """The databases, then the blobs."""
+    databases = {service: fleet.urls[service].app.rpartition("/")[2] for service in SERVICES}
+    pairs = [f"{service}={databases[service]}" for service in ("enqueue", "packager", "assets")]
+    await _script(fleet, "backup.sh", str(folder), *pairs)
+    return Backup(folder, await asyncio.to_thread(read_bucket, fleet))
+
+
+async def restore(fleet: Fleet, backup: Backup, service: str) -> None:
+    """Makes the service's database what it was, under another name; the service must not run."""
+    server = fleet.servers.postgres
+    name = f"{fleet.urls[service].app.rpartition('/')[2]}_again"
+    await asyncio.to_thread(server.create_database, name, None, f"{service}_owner")
+    await _script(fleet, "restore.sh", str(backup.folder), service, name)
+    fleet.urls[service] = postgres_urls(server, service, name)
+
+
+async def run(fleet: Fleet, service: str, command: str) -> tuple[int, str]:
+    """`python -m services.SERVICE COMMAND` as an operator runs it: exit code, stdout."""
+    code, out, _ = await _run(
+        *(sys.executable, "-m", f"services.{service}", command),
+        env=fleet.environ(service, 0, service),
+    )
+    return code, out
+
+
+def read_bucket(fleet: Fleet) -> dict[str, bytes]:
+    """All blobs."""
+    client = fleet.servers.seaweed.client()
+    found: dict[str, bytes] = {}
+    for listed in client.list_objects(fleet.bucket, recursive=True):
+        key = str(listed.object_name)
+        answer = client.get_object(fleet.bucket, key)
+        try:
+            found[key] = answer.read()
+        finally:
+            answer.close()
+            answer.release_conn()
+    return found
+
+
+async def _script(fleet: Fleet, name: str, *args: str) -> None:
+    server = fleet.servers.postgres
+    env = {
+        "PATH": f"{find_binaries()}:/usr/bin:/bin",
+        "PGHOST": server.host,
+        "PGPORT": str(server.port),
+        "PGUSER": "postgres",
+    }
+    code, _, err = await _run("bash", str(SCRIPTS / name), *args, env=env)
+    assert code == 0, err
+
+
+async def _run(*argv: str, env: Mapping[str, str]) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(env),
+    )
+    try:
+        async with asyncio.timeout(RUN_SECONDS):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
