@@ -32,9 +32,9 @@ SETTINGS = {
 SERVICES = ("worker", "packager", "enqueue", "assets")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def fleet(servers: Servers) -> AsyncIterator[Fleet]:
-    """Each test breaks its own."""
+    """Every test leaves it running."""
     async with running_fleet(servers, SETTINGS) as fleet:
         yield fleet
 
@@ -119,49 +119,6 @@ async def test_enqueue_older_than_the_rest_never_takes_an_old_jobs_images(
     await check_invariants(fleet)
 
 
-async def test_assets_and_packager_older_than_enqueue(fleet: Fleet, tmp_path: Path) -> None:
-    team = fleet.team()
-    kept = await made(team)
-    backup = await take_backup(fleet, tmp_path / "backup")
-    lost = await made(team)
-    upload = await team.upload(PHOTO)
-
-    await stop_all(fleet)
-    for service in ("assets", "packager"):
-        await restore(fleet, backup, service)
-        assert (await run(fleet, service, "after-restore"))[0] == 0
-    assert (await run(fleet, "enqueue", "after-restore"))[0] == 0
-    await start_all(fleet)
-
-    await team.check_done(await team.get(kept.id))
-    # The job says what it made; the files are gone, and no other takes their place.
-    assert files_of(await team.get(lost.id)) == files_of(lost)
-    await is_gone(team, [*files_of(lost), upload.id])
-    new = await made(team)
-    assert min(files_of(new)) > max(*files_of(lost), upload.id)
-    await is_gone(team, files_of(lost))
-    await assert_orphans_go(fleet, backup)
-    await team.check_done(await team.get(kept.id))
-    await team.check_done(new)
-
-
-async def assert_orphans_go(fleet: Fleet, backup: Backup) -> None:
-    """Blobs that no row knows are removed after the grace, and those alone."""
-    before = set(await asyncio.to_thread(read_bucket, fleet))
-    await fleet.terminate("assets")
-    fleet.restart("assets", ASSETS_ORPHAN_SECONDS="1")  # nothing is stored meanwhile
-    await fleet.wait_ready("assets")
-
-    async def gone() -> None:
-        now = set(await asyncio.to_thread(read_bucket, fleet))
-        assert set(backup.blobs) <= now
-        # Two images, a zip, and two uploads have no row any more.
-        assert len(before - now) == 5
-
-    await eventually(gone, timeout_seconds=30)
-    assert await run(fleet, "assets", "check") == (0, "8 files, 0 without their bytes\n")
-
-
 async def test_blobs_older_than_their_rows(fleet: Fleet, tmp_path: Path) -> None:
     team = fleet.team()
     await fleet.grant(team, 100)
@@ -195,3 +152,47 @@ async def test_blobs_older_than_their_rows(fleet: Fleet, tmp_path: Path) -> None
     assert (await run(fleet, "assets", "check"))[0] == 0
     await team.check_done(await team.get(hurt.id))
     await check_invariants(fleet)
+
+
+async def test_assets_and_packager_older_than_enqueue(fleet: Fleet, tmp_path: Path) -> None:
+    team = fleet.team()
+    kept = await made(team)
+    backup = await take_backup(fleet, tmp_path / "backup")
+    lost = await made(team)
+    upload = await team.upload(PHOTO)
+
+    await stop_all(fleet)
+    for service in ("assets", "packager"):
+        await restore(fleet, backup, service)
+        assert (await run(fleet, service, "after-restore"))[0] == 0
+    assert (await run(fleet, "enqueue", "after-restore"))[0] == 0
+    await start_all(fleet)
+
+    await team.check_done(await team.get(kept.id))
+    # The job says what it made; the files are gone, and no other takes their place.
+    assert files_of(await team.get(lost.id)) == files_of(lost)
+    await is_gone(team, [*files_of(lost), upload.id])
+    new = await made(team)
+    assert min(files_of(new)) > max(*files_of(lost), upload.id)
+    await is_gone(team, files_of(lost))
+    await assert_orphans_go(fleet, backup)
+    await team.check_done(await team.get(kept.id))
+    await team.check_done(new)
+
+
+async def assert_orphans_go(fleet: Fleet, backup: Backup) -> None:
+    """Blobs that no row knows are removed after the grace, and those alone."""
+    before = set(await asyncio.to_thread(read_bucket, fleet))
+    await fleet.terminate("assets")
+    fleet.restart("assets", ASSETS_ORPHAN_SECONDS="1")  # nothing is stored meanwhile
+    await fleet.wait_ready("assets")
+
+    async def gone() -> bool:
+        now = set(await asyncio.to_thread(read_bucket, fleet))
+        assert set(backup.blobs) <= now
+        # Two images, a zip, and two uploads have no row any more.
+        return len(before - now) == 5
+
+    await eventually(gone, timeout_seconds=30, what="orphans are gone")
+    code, said = await run(fleet, "assets", "check")
+    assert (code, said.rpartition(", ")[2]) == (0, "0 without their bytes\n")
