@@ -275,7 +275,8 @@ def connect(data: Path | None, team: str | None, *, scope: str = "team") -> Conn
     if settings.ca:
         if not Path(settings.ca).is_file():
             raise CliError(f"CONTENTSHOP_CA: no such file: {settings.ca}", ExitCode.USAGE)
-        tls = ClientTls(Path(settings.ca))
+        shown = [Path(one) for one in (settings.cert, settings.key) if one]
+        tls = ClientTls(Path(settings.ca), *shown)
     return Connection(ExplicitSource(targets, _token_or_hint(from_folder)), tls=tls, clock=clock)
 
 

@@ -20,5 +20,7 @@ class CliSettings:
     packager: str = setting("CONTENTSHOP_PACKAGER", "host:port of packager", "")
     token: str = setting("CONTENTSHOP_TOKEN", "bearer token of a user", "", secret=True)
     ca: str = setting("CONTENTSHOP_CA", "PEM file to check the servers by; empty: no TLS", "")
+    cert: str = setting("CONTENTSHOP_CERT", "PEM file to show the servers, where they ask", "")
+    key: str = setting("CONTENTSHOP_KEY", "PEM file of its key", "")
     team: str = setting("CONTENTSHOP_TEAM", "team to act for with a data folder", DEFAULT_TEAM)
     debug: bool = setting("CONTENTSHOP_DEBUG", "show tracebacks", False)  # noqa: FBT003

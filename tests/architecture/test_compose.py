@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from libs.common import env
+from tests.support.compose import make_secrets
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -31,13 +31,7 @@ def service_modules() -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What make-secrets.sh makes, in a copy of the tree."""
-    root = tmp_path_factory.mktemp("compose")
-    script = root / "deploy" / "compose" / "make-secrets.sh"
-    script.parent.mkdir(parents=True)
-    script.write_bytes((ROOT / "deploy" / "compose" / "make-secrets.sh").read_bytes())
-    for _ in range(2):  # the second run changes nothing
-        subprocess.run(["bash", script], check=True, capture_output=True)
-    return root / "secrets"
+    return make_secrets(tmp_path_factory.mktemp("compose"))
 
 
 def test_every_secret_is_declared_used_and_made(secrets: Path) -> None:
@@ -60,11 +54,40 @@ def test_every_variable_is_a_setting_and_the_settings_load(
     environ = {}
     for name, value in COMPOSE["services"][part]["environment"].items():
         assert name.removesuffix("_FILE") in known | common, name
-        if name.endswith("_FILE"):
-            environ[name] = value.replace("/run/secrets", str(secrets))
-        else:
-            environ[name] = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+        if value.startswith("/run/secrets/"):
+            assert value.removeprefix("/run/secrets/") in COMPOSE["services"][part]["secrets"]
+        filled = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+        environ[name] = filled.replace("/run/secrets", str(secrets))
     env.load(settings, environ)
+
+
+@pytest.mark.parametrize("service", ["enqueue", "assets", "packager", "worker"])
+def test_services_show_each_other_certificates(service: str) -> None:
+    part = COMPOSE["services"][service]
+    shown = {
+        name: part["environment"][f"TLS_{name}"] for name in ("CA", "CLIENT_CA", "CERT", "KEY")
+    }
+    ca, certificate, key = (
+        f"/run/secrets/{name}" for name in ("tls_ca", f"{service}_cert", f"{service}_key")
+    )
+    assert shown == {"CA": ca, "CLIENT_CA": ca, "CERT": certificate, "KEY": key}
+    assert part["healthcheck"]["test"][-3:] == [ca, certificate, key]
+    others = [name for name in COMPOSE["services"] if name != service]
+    assert not [o for o in others if f"{service}_key" in COMPOSE["services"][o].get("secrets", [])]
+
+
+def test_containers_of_ours_can_do_little(secrets: Path) -> None:
+    for name, _ in service_modules():
+        part = COMPOSE["services"][name]
+        assert part["read_only"] is True
+        assert part["cap_drop"] == ["ALL"]
+        assert part["security_opt"] == ["no-new-privileges:true"]
+    user = re.findall(r"^USER (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert user == ["contentshop"]
+    # What no container reads stays with its owner.
+    kept = {path.name for path in secrets.iterdir() if path.stat().st_mode & 0o077 == 0}
+    assert kept == {"tls_ca_key", "gateway_key"}
+    assert not kept & set(COMPOSE["secrets"])
 
 
 def test_dependencies_exist_and_have_health_checks() -> None:
