@@ -144,7 +144,7 @@ async def cancel_batch(deps: Deps, team: str, batch_id: int) -> Batch:
 
 async def get_outputs(deps: Deps, team: str, batch_id: int) -> BatchOutputs:
     """A batch and what it has made that may be shown, for the packager; NotFoundError."""
-    async with deps.db.read_all() as tx:
+    async with deps.db.read(team) as tx:
         batch = await batches.find(tx, batch_id, team)
         if batch is None:
             raise NotFoundError("batch")

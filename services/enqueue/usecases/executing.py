@@ -290,7 +290,7 @@ async def expire_lease(deps: Deps, lease: leases.ExpiredLease, *, blame: bool = 
 
 async def get_outputs(deps: Deps, team: str, job_id: int) -> Job:
     """A job with its images, for the packager; NotFoundError for another team's."""
-    async with deps.db.read_all() as tx:
+    async with deps.db.read(team) as tx:
         job = await jobs.find(tx, job_id, team)
     if job is None:
         raise NotFoundError("job")

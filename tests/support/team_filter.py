@@ -1,0 +1,97 @@
+"""The application's team filter, taken out of every statement on its way to PostgreSQL.
+
+Row-level security must hold alone: with this on, `WHERE team = …` is gone from all that the
+application's roles execute, and no team may see anything it did not see before. The statements of
+the services stay as they are; their trees are rewritten as SQLAlchemy is about to run them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.sql import operators, visitors
+
+from tests.support.databases import DatabaseUrls
+
+APPLICATION = "_app"  # how the roles end that row-level security holds for
+_COMPARISONS = (operators.eq, operators.in_op)
+
+
+class Removed(Counter[str]):
+    """How many conditions were taken out, by table."""
+
+
+@contextmanager
+def team_filter_off() -> Iterator[Removed]:
+    """Statements of the application's roles lose their conditions on `team` until the end."""
+    removed = Removed()
+
+    def rewrite(
+        connection: sa.Connection, statement: Any, many: Any, parameters: Any, _options: Any
+    ) -> tuple[Any, Any, Any]:
+        role = connection.engine.url.username or ""
+        if role.endswith(APPLICATION) and isinstance(statement, sa.ClauseElement):
+            statement = without_team(statement, removed)
+        return statement, many, parameters
+
+    event.listen(sa.Engine, "before_execute", rewrite, retval=True)
+    try:
+        yield removed
+    finally:
+        event.remove(sa.Engine, "before_execute", rewrite)
+
+
+def without_team(statement: Any, removed: Removed) -> Any:
+    """The statement with `true` where a team's column is compared with a value.
+
+    Conditions between columns stay (`files.team = folders.team`): they join, and choose nobody.
+    """
+
+    def replace(element: Any, **_: Any) -> Any:
+        if not isinstance(element, sa.BinaryExpression) or element.operator not in _COMPARISONS:
+            return None
+        if not isinstance(element.right, sa.BindParameter):
+            return None
+        if isinstance(element.left, sa.Tuple):
+            return _shorter(element, removed)
+        if _is_team(element.left):
+            removed[element.left.table.name] += 1
+            return sa.true()
+        return None
+
+    return visitors.replacement_traverse(statement, {}, replace)
+
+
+def _shorter(element: Any, removed: Removed) -> Any:
+    """`(team, a, b) IN …` as `(a, b) IN …`; None where no team is in it."""
+    columns = list(element.left.clauses)
+    kept = [n for n, column in enumerate(columns) if not _is_team(column)]
+    if len(kept) == len(columns):
+        return None
+    removed[columns[0].table.name] += 1
+    values = [tuple(value[n] for n in kept) for value in element.right.value]
+    return sa.tuple_(*(columns[n] for n in kept)).in_(values)
+
+
+def _is_team(column: Any) -> bool:
+    return isinstance(column, sa.Column) and column.name == "team"
+
+
+def take_walls_down(urls: DatabaseUrls) -> None:
+    """Switches row-level security off in a database, as its owner may and nobody in use can."""
+    engine = sa.create_engine(urls.owner)
+    try:
+        with engine.begin() as connection:
+            tables = connection.scalars(
+                sa.text("SELECT relname FROM pg_class WHERE relrowsecurity AND relkind = 'r'")
+            ).all()
+            assert tables
+            for table in tables:
+                connection.execute(sa.text(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"))
+    finally:
+        engine.dispose()
