@@ -18,8 +18,30 @@ from tests.support.postgres import PostgresServer
 from tests.support.process import ServerMissingError
 from tests.support.rabbitmq import RabbitServer
 from tests.support.seaweed import SeaweedServer
+from tests.support.team_filter import team_filter_off
 
 S = TypeVar("S", PostgresServer, RabbitServer)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which walls between teams stand; the suites pass with either of them, on PostgreSQL."""
+    for wall, what in (
+        ("--team-filter", "the team in the services' own statements"),
+        ("--row-level-security", "the policies of the databases"),
+    ):
+        parser.addoption(wall, choices=("on", "off"), default="on", help=what)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def team_filter(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Takes the team out of every statement where that is asked for."""
+    if pytestconfig.getoption("--team-filter") == "on":
+        yield
+        return
+    with team_filter_off():
+        yield
+
+
 logs.configure("tests", level="warning", json=False)
 
 
@@ -52,9 +74,12 @@ def rabbit_server(belonging: Session) -> Iterator[RabbitServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres_templates(postgres_server: PostgresServer) -> PostgresTemplates:
+def postgres_templates(
+    postgres_server: PostgresServer, pytestconfig: pytest.Config
+) -> PostgresTemplates:
     """Hands out migrated databases on the session's cluster."""
-    return PostgresTemplates(postgres_server)
+    walled = pytestconfig.getoption("--row-level-security") == "on"
+    return PostgresTemplates(postgres_server, walled=walled)
 
 
 @pytest.fixture(scope="session")

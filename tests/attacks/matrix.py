@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -250,6 +251,9 @@ async def laid_table(urls: Mapping[str, DatabaseUrls], folder: Path) -> AsyncIte
         # The doomed go first: everything there is then is made old.
         doomed = await belongings.make(house, TEAM)
         deleted = await belongings.remove(house, TEAM, doomed)
-        own, theirs = [await belongings.make(house, team) for team in (TEAM, OTHER)]
+        async with asyncio.TaskGroup() as group:
+            own, theirs = [
+                group.create_task(belongings.make(house, team)) for team in (TEAM, OTHER)
+            ]
         await belongings.pause_lanes(house)
-        yield Table(house, Owners(own, theirs, deleted))
+        yield Table(house, Owners(own.result(), theirs.result(), deleted))

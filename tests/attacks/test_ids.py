@@ -37,13 +37,14 @@ from tests.attacks.matrix import (
     told,
 )
 from tests.attacks.samples import sample
-from tests.support.databases import SERVICES, sqlite_database
-from tests.support.team_filter import take_walls_down, team_filter_off
+from tests.support.databases import SERVICES, sqlite_database, take_walls_down
+from tests.support.team_filter import team_filter_off
 
 # Calls whose own thing is gone or changed after: they come last among the controls.
 LAST = ("DeleteMoodboard", "DeleteFile")
 # They need a failed job, or public URLs.
 NOT_CREATED_HERE = ("RetryJob", "RetryBatch", "CreateUpload")
+pytestmark = pytest.mark.timeout(300)  # three teams' worth of jobs, zips and retention come first
 POSTGRES = pytest.param("postgresql", marks=pytest.mark.real)
 both = pytest.mark.parametrize("table", ["sqlite", POSTGRES], indirect=True)
 on_postgres = pytest.mark.parametrize("table", [POSTGRES], indirect=True)

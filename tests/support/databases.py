@@ -8,6 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from libs.common.migrations import migrate
 from tests.support.postgres import PostgresServer, find_binaries
 
@@ -77,11 +79,24 @@ def postgres_urls(server: PostgresServer, service: str, database: str) -> Databa
     )
 
 
+def take_walls_down(urls: DatabaseUrls) -> None:
+    """Switches row-level security off in a database, as its owner may and nobody in use can."""
+    engine = sa.create_engine(urls.owner)
+    try:
+        with engine.begin() as connection:
+            walled = "SELECT relname FROM pg_class WHERE relrowsecurity AND relkind = 'r'"
+            for table in connection.scalars(sa.text(walled)).all():
+                connection.execute(sa.text(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"))
+    finally:
+        engine.dispose()
+
+
 class PostgresTemplates:
     """Migrates each service's own database once, and hands out copies of it."""
 
-    def __init__(self, server: PostgresServer) -> None:
+    def __init__(self, server: PostgresServer, *, walled: bool = True) -> None:
         self._server = server
+        self._walled = walled
         self._migrated: set[str] = set()
         make_roles(server)
 
@@ -95,7 +110,10 @@ class PostgresTemplates:
         """A new migrated database."""
         if service not in self._migrated:
             importlib.import_module(f"services.{service}.tables")
-            migrate(postgres_urls(self._server, service, service).owner, migrations_of(service))
+            urls = postgres_urls(self._server, service, service)
+            migrate(urls.owner, migrations_of(service))
+            if not self._walled:
+                take_walls_down(urls)
             self._migrated.add(service)
         name = f"{service}_{next(_numbers)}"
         self._server.create_database(name, template=service, owner=f"{service}_owner")

@@ -16,8 +16,6 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.sql import operators, visitors
 
-from tests.support.databases import DatabaseUrls
-
 APPLICATION = "_app"  # how the roles end that row-level security holds for
 _COMPARISONS = (operators.eq, operators.in_op)
 
@@ -80,18 +78,3 @@ def _shorter(element: Any, removed: Removed) -> Any:
 
 def _is_team(column: Any) -> bool:
     return isinstance(column, sa.Column) and column.name == "team"
-
-
-def take_walls_down(urls: DatabaseUrls) -> None:
-    """Switches row-level security off in a database, as its owner may and nobody in use can."""
-    engine = sa.create_engine(urls.owner)
-    try:
-        with engine.begin() as connection:
-            tables = connection.scalars(
-                sa.text("SELECT relname FROM pg_class WHERE relrowsecurity AND relkind = 'r'")
-            ).all()
-            assert tables
-            for table in tables:
-                connection.execute(sa.text(f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"))
-    finally:
-        engine.dispose()
