@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-TESTS = ROOT / "tests"
+from tests.architecture.pages import ROOT, TESTS, missing_tests, not_shown
+
 PAGE = (ROOT / "docs" / "FAULTS.md").read_text()
 ROWS = [
     line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| [A-Z]\d", line)
@@ -17,20 +17,9 @@ ROWS = [
 FAULTS = dict(
     zip("EWAPCBDSGTFVRZKI", (12, 9, 6, 4, 1, 14, 12, 7, 9, 2, 3, 6, 9, 3, 3, 20), strict=True)
 )
-NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 POINT = re.compile(r'crash\.(?:here|in_the_middle)[(,]\s*"([A-Z]\d+)"')
 # Where a test says at which point a process is to die.
 ARMING = re.compile(r"CRASH_AT|crash_at|CrashPoints")
-
-
-def functions(path: Path) -> set[str]:
-    """The tests of a module."""
-    return {
-        node.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.name.startswith("test_")
-    }
 
 
 def test_every_fault_stands_there_once() -> None:
@@ -39,22 +28,11 @@ def test_every_fault_stands_there_once() -> None:
 
 
 def test_every_test_that_shows_a_fault_exists() -> None:
-    there = {
-        (str(path.relative_to(TESTS)), test)
-        for path in TESTS.rglob("test_*.py")
-        for test in functions(path)
-    }
-    named = set(NAMED.findall(PAGE))
-    assert named
-    assert sorted(named - there) == []
+    assert missing_tests(PAGE) == []
 
 
 def test_every_fault_is_shown_or_says_why_not() -> None:
-    for row in ROWS:
-        shown = row[-1]
-        reason = re.match(r"not shown: \w.{20,}", shown)
-        assert NAMED.search(shown) or reason, row[0]
-        assert "`test" not in NAMED.sub("", shown), row[0]
+    assert not_shown(ROWS) == []
 
 
 def strings(path: Path) -> Iterator[str]:

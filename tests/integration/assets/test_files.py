@@ -154,6 +154,20 @@ async def test_other_teams_files_are_like_none(
     assert (await red.get(mine.id)).id == mine.id
 
 
+async def test_the_same_bytes_of_two_teams_are_two_blobs(
+    red: Team, blue: Team, blobs: Path
+) -> None:
+    """Else how fast an upload is, or what it counts, would tell that another team has it."""
+    mine = await red.upload()
+    stored = len(blob_files(blobs))
+    theirs = await blue.upload()
+    assert theirs.sha256 == mine.sha256
+    assert len(blob_files(blobs)) == 2 * stored
+    assert (await blue.storage()).stored_bytes == (await red.storage()).stored_bytes > 0
+    await red.delete(mine.id)
+    assert (await blue.download(theirs.id))[0].id == theirs.id
+
+
 async def test_files_are_listed_in_pages(red: Team, blue: Team) -> None:
     made = [await red.upload() for _ in range(5)]
     await blue.upload()
