@@ -65,6 +65,11 @@ soak: dev  ## a steady load, and whether anything grows; ARGS="--minutes 60", or
 	@scripts/install-servers.sh
 	@$(PY) -m tests.soak $(ARGS)
 
+.PHONY: chaos
+chaos: dev  ## real processes killed under load, for ARGS="--minutes 60 --seed 1"; figures in out/chaos/
+	@scripts/install-servers.sh
+	@$(PY) -m tests.chaos $(ARGS)
+
 .PHONY: lock
 lock: dev  ## requirements/*.txt from *.in
 	@scripts/lock.sh

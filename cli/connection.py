@@ -191,7 +191,7 @@ class Remote(Generic[StubT]):
     ) -> AsyncGenerator[Any, None]:
         """The answers to one request; one try."""
         target, client, stub = self._reach()
-        async with aclosing(client.stream(method(stub), request)) as responses:  # type: ignore[type-var]
+        async with aclosing(client.stream(method(stub), request)) as responses:
             try:
                 async for response in responses:
                     yield response

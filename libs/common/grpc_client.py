@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class RpcClient:
 
     async def stream(
         self, method: Any, request: Any, *, timeout_seconds: float | None = None
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The answers to one request; the call is cancelled when the iterator is closed."""
         call = method(request, timeout=timeout_seconds, metadata=self._metadata())
         try:

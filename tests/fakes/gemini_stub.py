@@ -21,7 +21,7 @@ import json
 import re
 import signal
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -61,6 +61,7 @@ class GeminiStub:
         self.connections = 0
         self.count = 0
         self.calls: deque[Call] = deque(maxlen=_KEPT_CALLS)
+        self.answers: Counter[str] = Counter()  # by kind, those that were sent
 
     @property
     def port(self) -> int:
@@ -89,6 +90,7 @@ class GeminiStub:
         """Forget the script and the calls; what is held goes on."""
         self._script = []
         self.calls.clear()
+        self.answers.clear()
         self.count = 0
         self.release()
 
@@ -182,6 +184,7 @@ class GeminiStub:
 
     async def _write(self, writer: asyncio.StreamWriter, call: Call, behaviour: Behaviour) -> bool:
         kind = behaviour.kind
+        self.answers[kind] += 1
         if kind == "disconnect":
             writer.transport.abort()
             return False

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import sys
+import zlib
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -70,6 +71,15 @@ class FleetTls:
         return ClientTls(self.ca, self.certificate, self.key)
 
 
+@dataclass(frozen=True)
+class Routes:
+    """Ports on 127.0.0.1 that stand before a server, a proxy's; 0: its own."""
+
+    postgres: int = 0
+    rabbit: int = 0
+    s3: int = 0
+
+
 @dataclass(eq=False)
 class _Part:
     """One process: what it is, where it listens, where it logs."""
@@ -94,6 +104,8 @@ class Fleet:
         servers: what it lives on.
         settings: environment variables for every process, over the defaults below.
         tls: for mTLS everywhere.
+        routes: how the processes come to the servers.
+        enqueues: how many replicas `start("enqueue")` makes.
     """
 
     def __init__(
@@ -102,6 +114,8 @@ class Fleet:
         settings: Mapping[str, str] | None = None,
         *,
         tls: FleetTls | None = None,
+        routes: Routes | None = None,
+        enqueues: int = 1,
     ) -> None:
         self.servers = servers
         self._tls = tls
@@ -109,19 +123,29 @@ class Fleet:
         self._folder = server_folder("fleet")
         self.urls: dict[str, DatabaseUrls] = {}
         self._parts: dict[str, _Part] = {}
-        self._ports: dict[str, int] = {service: free_port() for service in (*SERVICES, "worker")}
+        self._routes = routes or Routes()
+        self._ports: dict[str, list[int]] = {service: [free_port()] for service in SERVICES}
+        self._ports["enqueue"] += [free_port() for _ in range(enqueues - 1)]
         self._settings = dict(settings or {})
         self._clients: list[RpcClient] = []
-        self._read: dict[tuple[str, str], int] = {}  # characters, by reader and process
+        self._read: dict[tuple[str, str], int] = {}  # bytes, by reader and process
+        self._started: dict[str, int] = dict.fromkeys((*SERVICES, "worker"), 0)
 
     @property
     def bucket(self) -> str:
         """Where its blobs are."""
         return self._name
 
-    def target(self, service: str) -> str:
-        """host:port of a service, the same over restarts."""
-        return f"127.0.0.1:{self._ports[service]}"
+    def target(self, service: str, caller: str = "") -> str:
+        """Where a service is, the same over restarts.
+
+        Of replicas all: gRPC stays with the first that answers. Callers begin with different ones.
+        """
+        ports = self._ports[service]
+        if len(ports) == 1:
+            return f"127.0.0.1:{ports[0]}"
+        first = zlib.crc32(caller.encode()) % len(ports)
+        return "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports[first:] + ports[:first])
 
     def dsn(self, service: str) -> str:
         """libpq URL of the superuser on a service's database."""
@@ -129,24 +153,27 @@ class Fleet:
 
     def environ(self, service: str, port: int, name: str) -> dict[str, str]:
         """All of the environment of one process."""
-        blob_url = self.servers.seaweed.blob_url().replace(
-            self.servers.seaweed.bucket, self.bucket, 1
-        )
+        seaweed, routes = self.servers.seaweed, self._routes
+        endpoint = f"http://127.0.0.1:{routes.s3}" if routes.s3 else None
+        blob_url = seaweed.blob_url(endpoint).replace(seaweed.bucket, self.bucket, 1)
         common = {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}",
             "AUTH_SECRET": AUTH_SECRET,
             "SERVICE_SECRET": SERVICE_SECRET,
-            "BROKER_URL": self.servers.rabbit.amqp_url_of(self._name),
+            "BROKER_URL": self.servers.rabbit.amqp_url_of(self._name, port=routes.rabbit or None),
             "BLOB_URL": blob_url,
-            **{f"{target.upper()}_TARGET": self.target(target) for target in TARGETS},
+            **{f"{target.upper()}_TARGET": self.target(target, name) for target in TARGETS},
             f"{service.upper()}_LISTEN": f"127.0.0.1:{port}",
         }
         own: dict[str, str] = self.urls[service].settings(service) if service in self.urls else {}
+        if routes.postgres:
+            real = f":{self.servers.postgres.port}/"
+            own = {key: url.replace(real, f":{routes.postgres}/") for key, url in own.items()}
         if service == "assets":
             own |= {
-                "BLOB_ACCESS_KEY": self.servers.seaweed.access_key,
-                "BLOB_SECRET_KEY": self.servers.seaweed.secret_key,
+                "BLOB_ACCESS_KEY": seaweed.access_key,
+                "BLOB_SECRET_KEY": seaweed.secret_key,
                 "BLOB_CREATE_BUCKET": "yes",
             }
         if service == "worker":
@@ -191,17 +218,18 @@ class Fleet:
         self._parts[part.name] = part
 
     def start(self, service: str, n: int = 1, **changes: str) -> None:
-        """Starts a service, or n more workers: `worker-1`, `worker-2`…
+        """Starts a service with all its replicas, or n more workers: `worker-1`, `worker-2`…
 
         Args:
             service: one of the four.
-            n: how many; one, but for workers.
+            n: how many workers.
             changes: environment variables, kept over restarts.
         """
-        taken = sum(part.service == service for part in self._parts.values())
-        for number in range(taken + 1, taken + n + 1):
-            name = f"worker-{number}" if service == "worker" else service
-            port = free_port() if service == "worker" else self._ports[service]
+        ports = self._ports.get(service) or [free_port() for _ in range(n)]
+        numbered = service == "worker" or len(ports) > 1
+        for port in ports:
+            self._started[service] += 1
+            name = f"{service}-{self._started[service]}" if numbered else service
             self._spawn(_Part(name, service, port, self._log(name), changes))
 
     def _named(self, name: str) -> list[_Part]:
@@ -213,6 +241,20 @@ class Fleet:
     def running(self, name: str) -> bool:
         """Whether a process has not ended."""
         return all(part.running.running for part in self._named(name))
+
+    def processes(self, service: str) -> list[str]:
+        """Their names, of a service."""
+        return [part.name for part in self._named(service)]
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP of a process."""
+        for part in self._named(name):
+            part.running.pause()
+
+    def resume(self, name: str) -> None:
+        """SIGCONT of what was paused, where it still lives."""
+        for part in self._named(name):
+            part.running.resume()
 
     def kill(self, name: str) -> None:
         """SIGKILL of a process, or of all of a service."""
@@ -253,7 +295,7 @@ class Fleet:
                 group.create_task(self._ready(part))
 
     async def _ready(self, part: _Part) -> None:
-        async with self._channel(part.port) as channel:
+        async with self._channel(f"127.0.0.1:{part.port}") as channel:
             stub = health_pb2_grpc.HealthStub(channel)
 
             async def serving() -> bool:
@@ -266,8 +308,8 @@ class Fleet:
 
             await eventually(serving, timeout_seconds=START_SECONDS, what=f"{part.name} ready")
 
-    def _channel(self, port: int) -> grpc.aio.Channel:
-        return open_channel(f"127.0.0.1:{port}", self._tls.client() if self._tls else None)
+    def _channel(self, target: str) -> grpc.aio.Channel:
+        return open_channel(target, self._tls.client() if self._tls else None)
 
     def token(self, team: str) -> str:
         """A team's token."""
@@ -281,7 +323,7 @@ class Fleet:
         token = self.token(name)
 
         def client(service: str) -> RpcClient:
-            made = RpcClient(self._channel(self._ports[service]), lambda: token)
+            made = RpcClient(self._channel(self.target(service, name)), lambda: token)
             self._clients.append(made)
             return made
 
@@ -292,7 +334,7 @@ class Fleet:
         token = mint_user_token(
             secret=AUTH_SECRET, issuer="contentshop", team="", scopes=["ops"], clock=CLOCK
         )
-        client = RpcClient(self._channel(self._ports["enqueue"]), lambda: token)
+        client = RpcClient(self._channel(self.target("enqueue")), lambda: token)
         stub = ops_pb2_grpc.OpsServiceStub(client.channel)
         request = ops_pb2.GrantCreditsRequest(
             request_id=secrets.token_hex(8), team=team.name, amount=amount
@@ -305,10 +347,11 @@ class Fleet:
     def new_logs(self, reader: str) -> Iterable[tuple[str, str]]:
         """(name, what each process logged since this reader's last call)."""
         for name, part in self._parts.items():
-            text = part.log.read_text(errors="replace")
-            start = self._read.get((reader, name), 0)
-            self._read[reader, name] = len(text)
-            yield name, text[start:]
+            with part.log.open("rb") as log:
+                log.seek(self._read.get((reader, name), 0))
+                text = log.read()
+                self._read[reader, name] = log.tell()
+            yield name, text.decode(errors="replace")
 
     def stop(self) -> None:
         """Kills what still runs; databases, vhost and bucket go with their servers."""
@@ -333,9 +376,11 @@ async def running_fleet(
     workers: int = 1,
     migrate: bool = False,
     tls: FleetTls | None = None,
+    routes: Routes | None = None,
+    enqueues: int = 1,
 ) -> AsyncIterator[Fleet]:
     """A fleet with every service ready; its logs are in the error when it does not start."""
-    async with Fleet(servers, settings, tls=tls) as fleet:
+    async with Fleet(servers, settings, tls=tls, routes=routes, enqueues=enqueues) as fleet:
         try:
             await fleet.prepare(migrate=migrate)
             for service in SERVICES:

@@ -8,7 +8,7 @@ import io
 import secrets
 import time
 import zipfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -120,11 +120,17 @@ class FleetTeam:
         return answer.job  # type: ignore[no-any-return]
 
     async def make_batch(
-        self, photo: assets_pb2.File, variants: Sequence[str], n: int = 2, **settings: Any
+        self,
+        photo: assets_pb2.File,
+        variants: Sequence[str],
+        n: int = 2,
+        *,
+        request_id: str = "",
+        **settings: Any,
     ) -> batch_pb2.Batch:
         """Enqueues n images of a photo for each variant."""
         request = enqueue_pb2.EnqueueBatchRequest(
-            request_id=secrets.token_hex(8),
+            request_id=request_id or secrets.token_hex(8),
             name="Autumn",
             settings=batch_pb2.BatchSettings(number_of_variations=n, **settings),
         )
@@ -235,6 +241,13 @@ class FleetTeam:
         answer = await patiently(lambda: self._call(self._enqueue, self._jobs.CancelJob, request))
         return answer.job  # type: ignore[no-any-return]
 
+    def watch_once(
+        self, job_id: int, after_sequence: int
+    ) -> AsyncGenerator[enqueue_pb2.WatchJobResponse, None]:
+        """One connection of a job's watcher."""
+        request = enqueue_pb2.WatchJobRequest(job_id=job_id, after_sequence=after_sequence)
+        return self._enqueue.stream(self._jobs.WatchJob, request)
+
     async def watch(self, job_id: int, seen: Watched | None = None) -> Watched:
         """Watches to the end, coming back with the cursor after each interruption.
 
@@ -244,9 +257,8 @@ class FleetTeam:
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         while True:
             seen.connections += 1
-            request = enqueue_pb2.WatchJobRequest(job_id=job_id, after_sequence=seen.cursor)
             try:
-                async for message in self._enqueue.stream(self._jobs.WatchJob, request):
+                async for message in self.watch_once(job_id, seen.cursor):
                     _take(seen, message)
                     if message.final:
                         return seen

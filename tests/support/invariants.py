@@ -51,7 +51,7 @@ class State:
     blobs: dict[str, int]
 
 
-async def check_invariants(fleet: Fleet) -> State:
+async def check_invariants(fleet: Fleet, *, rest_seconds: float = REST_SECONDS) -> State:
     """Asserts every promise, once the system has come to rest; what it read last."""
 
     async def hold() -> State:
@@ -60,7 +60,7 @@ async def check_invariants(fleet: Fleet) -> State:
         assert not broken, "\n".join(broken)
         return state
 
-    state = await eventually(hold, timeout_seconds=REST_SECONDS, what="the promises hold")
+    state = await eventually(hold, timeout_seconds=rest_seconds, what="the promises hold")
     check_logs(fleet)
     return state
 

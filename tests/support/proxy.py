@@ -99,6 +99,11 @@ class TcpProxy:
         """
         self._cut = Cut(marker, after, delivered)
 
+    @property
+    def cut_is_due(self) -> bool:
+        """Whether nobody came by what `cut_at` waits for."""
+        return self._cut is not None
+
     def reset(self) -> None:
         """Resets all open connections; new ones pass."""
         for pair in list(self._pairs):

@@ -278,7 +278,7 @@ async def test_a_canceled_jobs_worker_is_told_at_once(house: House) -> None:
     async with asyncio.timeout(1):
         command = await anext(stream)
     assert (command.stop.job_id, command.stop.fence) == (job.id, claim.fence)
-    await stream.aclose()  # type: ignore[attr-defined]  # a generator
+    await stream.aclose()  # a generator
 
 
 async def test_an_expired_lease_gives_the_job_to_the_next_worker(urls: DatabaseUrls) -> None:
