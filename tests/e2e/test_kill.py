@@ -18,7 +18,7 @@ from tests.support.fleet import Fleet, Servers, running_fleet
 from tests.support.fleet_team import FleetTeam, Watched
 from tests.support.invariants import check_invariants
 
-pytestmark = [pytest.mark.real, pytest.mark.usefixtures("show_logs")]
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("show_logs"), pytest.mark.timeout(400)]
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "mug.jpg"
 JOBS = 2

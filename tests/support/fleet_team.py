@@ -262,6 +262,7 @@ class FleetTeam:
                     _take(seen, message)
                     if message.final:
                         return seen
+                    give_up_at = time.monotonic() + PATIENCE_SECONDS
             except UnavailableError:
                 if time.monotonic() > give_up_at:
                     raise
