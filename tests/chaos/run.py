@@ -48,12 +48,17 @@ PACES = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, how much, and by which lines."""
+    """How long, how much, and by which lines.
+
+    Attributes:
+        each: instead of lines and minutes: these, one after another.
+    """
 
     minutes: float
     teams: int = 8
     jobs_per_minute: float = 36.0
     paces: Sequence[Pace] = PACES
+    each: Sequence[Disturbance] = ()
 
 
 class Run:
@@ -99,6 +104,10 @@ class Run:
 
     async def _disturb(self) -> None:
         """All lines beside each other until time is up; each ends what it has begun."""
+        for disturbance in self._plan.each:
+            await disturbance.act(self._house)
+        if self._plan.each:
+            return
         async with asyncio.TaskGroup() as group:
             for pace in self._plan.paces:
                 group.create_task(self._line(pace))

@@ -181,7 +181,9 @@ def _of_gemini() -> list[Disturbance]:
     }
     return [
         Disturbance(
-            f"gemini {name}", "generator", _noted(name, "generator", partial(_said, script=script))
+            f"gemini {name}",
+            "generator",
+            _noted(f"gemini {name}", "generator", partial(_said, script=script)),
         )
         for name, script in faults.items()
     ]
