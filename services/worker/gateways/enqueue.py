@@ -277,4 +277,6 @@ def _images(images: Sequence[pb.ImageToMake]) -> tuple[ImageToMake, ...]:
 
 
 def _state(value: int) -> str:
-    return job_pb2.JobState.Name(value).removeprefix("JOB_STATE_")  # type: ignore[arg-type]  # an open enum
+    """A state's name; a number where it is of a later version."""
+    known = job_pb2.JobState.DESCRIPTOR.values_by_number.get(value)
+    return known.name.removeprefix("JOB_STATE_") if known else str(value)
