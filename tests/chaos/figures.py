@@ -177,6 +177,7 @@ def summary(house: ChaosHouse, accepted: Accepted, state: State) -> dict[str, An
         "jobs": len(state.jobs),
         "jobs_by_end": dict(Counter(job["state"] for job in state.jobs)),
         "jobs_failed_by_reason": dict(failed),
+        "commits_cut": house.ledger.commits_cut,
         "batches": accepted.batches,
         "canceled": accepted.canceled,
         "retried": accepted.retried,

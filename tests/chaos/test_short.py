@@ -87,7 +87,7 @@ async def test_one_of_each_kind(house: ChaosHouse) -> None:
             print(f"---- {name}\n{text[-LOG_TAIL_CHARS:]}")  # noqa: T201 - pytest shows it
     assert figures["broken"] == []
     assert figures["jobs"] >= 10
-    assert house.wires.postgres.cuts >= 1
+    assert house.ledger.commits_cut >= 1
     nothing = ("lost", "double_jobs", "double_images", "double_charges", "stuck")
     assert {name: figures[name] for name in nothing} == dict.fromkeys(nothing, 0)
     done = {deed.name for deed in house.ledger.deeds}
