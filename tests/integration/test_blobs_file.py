@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -205,3 +206,17 @@ async def storage_full(pair: Pair, key: str) -> None:
         await pair.urls.write(pair.store.write_url(key), 8 * MIB, parts)
     assert put.value.reason == write.value.reason == "STORAGE_FULL"
     assert await pair.store.stat(key) is None
+
+
+async def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """As above where nobody may mount: here no file of ours may pass two mebibytes."""
+    root = tmp_path / "root"
+    async with opened(FileBlobStore(root, IDS), FileBlobUrls(root, IDS)) as pair:
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2 * MIB, unlimited[1]))
+        try:
+            await storage_full(pair, "t/full")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert temp_files(root) == []
+        await pair.store.put("t/fits", [block(8 * MIB)], "image/png")

@@ -13,6 +13,7 @@ import urllib3
 from libs.common.blobs import CHUNK_BYTES
 from libs.common.blobs_urls import S3BlobUrls
 from libs.common.errors import (
+    AlreadyExistsError,
     FailedPreconditionError,
     UnavailableError,
 )
@@ -190,6 +191,18 @@ async def test_503_for_ever_ends_after_three_tries(faulty: Faulty) -> None:
     assert faulty.proxy.count("GET") == 3
     with pytest.raises(UnavailableError):
         await faulty.store.put("a/b", [b"x"], "image/png")
+
+
+async def test_a_conflict_is_tried_again_and_what_is_there_stays(faulty: Faulty) -> None:
+    key, proxy = faulty.key(), faulty.proxy
+    proxy.add(Fault("PUT", status=409))
+    await faulty.store.put(key, [b"bytes"], "image/png")
+    assert proxy.count("PUT") == 2
+    proxy.add(Fault("PUT", status=412, times=2))
+    await faulty.store.put(key, [b"bytes"], "image/png")  # of the same bytes: done before
+    with pytest.raises(AlreadyExistsError):
+        await faulty.store.put(key, [b"other"], "image/png")
+    assert await read_back(faulty, key) == b"bytes"
 
 
 async def test_a_put_whose_answer_is_lost_is_done_once(faulty: Faulty) -> None:

@@ -11,10 +11,11 @@ import importlib
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+import uvloop
 
 from libs.common import env, logs
 from libs.common.broker_memory import MemoryBroker
@@ -66,7 +67,7 @@ class Running:
 
 @asynccontextmanager
 async def service_process(
-    name: str, environ: Mapping[str, str], *, log: IO[bytes] | int | None = None
+    name: str, environ: Mapping[str, str], *, log: Path | None = None
 ) -> AsyncIterator[Running]:
     """The service until the block ends, when it is killed if it still lives.
 
@@ -75,14 +76,15 @@ async def service_process(
         environ: its settings.
         log: where its log goes; ours by default.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.support.service_process", name),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=log,
-        cwd=ROOT,
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}", "PATH": os.defpath, **environ},
-    )
+    with log.open("wb") if log else nullcontext() as stderr:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.support.service_process", name),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT}:{ROOT / 'gen'}", "PATH": os.defpath, **environ},
+        )
     try:
         assert process.stdout is not None
         async with asyncio.timeout(WAIT_SECONDS):
@@ -97,4 +99,5 @@ async def service_process(
 
 if __name__ == "__main__":
     logs.configure(sys.argv[1])
-    asyncio.run(main(sys.argv[1]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(sys.argv[1]))

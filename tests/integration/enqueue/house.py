@@ -18,7 +18,7 @@ from contentshop.enqueue.v1 import (
 from libs.common import env
 from libs.common.auth import mint_user_token, service_tokens
 from libs.common.broker_memory import MemoryBroker
-from libs.common.clock import SystemClock
+from libs.common.clock import Clock, SystemClock
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.ids import SystemIds
 from services.enqueue.app import EnqueueApp, build
@@ -240,14 +240,27 @@ def environment(urls: DatabaseUrls, assets_port: int, **settings: str) -> dict[s
 
 
 @asynccontextmanager
-async def open_house(urls: DatabaseUrls, **settings: str) -> AsyncIterator[House]:
-    """A running house; `settings` are environment variables."""
+async def fake_assets() -> AsyncIterator[FakeAssetsBackend]:
+    """assets as far as enqueue needs it, for an enqueue in a process of its own."""
+    assets = FakeAssetsBackend(SECRET)
+    await assets.server.start()
+    try:
+        yield assets
+    finally:
+        await assets.server.stop()
+
+
+@asynccontextmanager
+async def open_house(
+    urls: DatabaseUrls, clock: Clock = CLOCK, /, **settings: str
+) -> AsyncIterator[House]:
+    """A running house; `settings` are environment variables, `clock` is the service's own."""
     assets = FakeAssetsBackend(SECRET)
     await assets.server.start()
     broker = MemoryBroker(clock=CLOCK, ids=SystemIds())
     await broker.start()
     environ = environment(urls, assets.server.port, **settings)
-    app = build(env.load(Settings, environ), broker=broker)
+    app = build(env.load(Settings, environ), broker=broker, clock=clock)
     await app.start()
     house = House(app, assets, broker, urls)
     try:

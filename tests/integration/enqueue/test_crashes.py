@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,8 +13,7 @@ import pytest
 from contentshop.enqueue.v1 import enqueue_pb2, job_pb2
 from libs.common.broker import lane_queue
 from libs.common.errors import UnavailableError
-from tests.fakes.assets_backend import FakeAssetsBackend
-from tests.integration.enqueue.house import SECRET, Clients, House, environment, open_house
+from tests.integration.enqueue.house import Clients, House, environment, fake_assets, open_house
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
 from tests.support.service_process import service_process
@@ -24,14 +23,6 @@ QUEUED = job_pb2.JOB_STATE_QUEUED
 LEASE_SECONDS = 2.0
 
 Doing = Callable[[Clients], Awaitable[Any]]
-
-
-@asynccontextmanager
-async def fake_assets() -> AsyncIterator[FakeAssetsBackend]:
-    assets = FakeAssetsBackend(SECRET)
-    await assets.server.start()
-    yield assets
-    await assets.server.stop()
 
 
 async def die(urls: DatabaseUrls, point: str, doing: Doing, **settings: str) -> Any:
