@@ -70,6 +70,11 @@ chaos: dev  ## real processes killed under load, for ARGS="--minutes 60 --seed 1
 	@scripts/install-servers.sh
 	@$(PY) -m tests.chaos $(ARGS)
 
+.PHONY: fuzz
+fuzz: dev  ## random calls and broken pictures; ARGS="--minutes 20 --seed N --json FILE"
+	@scripts/install-servers.sh
+	@$(PY) -m tests.fuzz $(ARGS)
+
 .PHONY: lock
 lock: dev  ## requirements/*.txt from *.in
 	@scripts/lock.sh

@@ -7,7 +7,6 @@ import zipfile
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from libs.common.errors import InvalidArgumentError
 from services.assets.imaging import (
@@ -23,58 +22,7 @@ from tests.fixtures.inspections import (
     same_pixels,
     stored,
 )
-
-
-def seeds() -> list[bytes]:
-    small = images.picture(9, 7)
-    clear = small.convert("RGBA")
-    clear.putalpha(Image.linear_gradient("L").resize(small.size))
-    return [
-        images.dirty_png(1, small),
-        images.dirty_png(6, small.convert("P")),
-        images.encoded("PNG", small.convert("1")),
-        images.frames("PNG", 2),
-        images.dirty_jpeg(1, small),
-        images.dirty_jpeg(7, small, progressive=True),
-        images.encoded("JPEG", small.convert("CMYK"), restart_marker_blocks=1),
-        images.frames("MPO", 2),
-        images.dirty_webp(1, small),
-        images.dirty_webp(8, clear),
-        images.encoded("WEBP", clear, lossless=True),
-        images.frames("WEBP", 2),
-    ]
-
-
-SEEDS = seeds()
-CUTS = (b"", b"\0", b"\xff", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xd9", b"\xff\xd8\xff")
-
-
-@st.composite
-def mutants(draw: st.DrawFn) -> bytes:
-    data = bytearray(draw(st.sampled_from(SEEDS)))
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(data)))
-        gone = draw(st.sampled_from([0, 1, 1, 1, 2, 4, 30, 10_000]))
-        new = draw(
-            st.one_of(
-                st.binary(min_size=1, max_size=4),
-                st.sampled_from(CUTS),
-                st.builds(lambda seed, a: seed[a : a + 60], st.sampled_from(SEEDS), st.just(at)),
-            )
-        )
-        data[at : at + gone] = new
-    is_png = data.startswith(images.PNG_SIGNATURE)
-    return images.fix_png_checksums(bytes(data)) if is_png and draw(st.booleans()) else bytes(data)
-
-
-def outside_pixels(kind: str, clean: bytes, profile: bytes) -> bytes:
-    """The file without its profile and without coded pixels, in which decoders skip anything."""
-    if kind == "JPEG":
-        clean = clean[: clean.index(b"\xff\xda")]
-    if kind == "WEBP":
-        pixels = {b"VP8 ", b"VP8L", b"ALPH"}
-        clean = b"".join(n + d for n, d in images.riff_chunks(clean) if n not in pixels)
-    return clean.replace(profile, b"")
+from tests.fixtures.mutants import mutants, outside_pixels
 
 
 def accepted_is_clean(data: bytes) -> None:

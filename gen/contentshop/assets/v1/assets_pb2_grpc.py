@@ -157,7 +157,7 @@ class AssetsServiceServicer:
         RESOURCE_EXHAUSTED STORAGE_QUOTA: the team's stored bytes would be too many.
         INVALID_ARGUMENT: FILE_TOO_LARGE, EMPTY_FILE, UNSUPPORTED_IMAGE_TYPE, TYPE_MISMATCH,
         TRAILING_DATA, IMAGE_TOO_LARGE, ANIMATED_NOT_ALLOWED, IMAGE_CORRUPT, BAD_FILENAME,
-        CHECKSUM_MISMATCH, or a header out of place. DEADLINE_EXCEEDED UPLOAD_STALLED: 15 s without
+        CHECKSUM_MISMATCH, HEADER_MISPLACED (not first, or twice). DEADLINE_EXCEEDED UPLOAD_STALLED: 15 s without
         a chunk or 5 minutes in all. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED. UNAVAILABLE: try again
         with the same request_id.
         """

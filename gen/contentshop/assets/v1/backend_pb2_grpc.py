@@ -80,7 +80,7 @@ class AssetsBackendServiceServicer:
         INVALID_ARGUMENT BAD_IMAGE_REFERENCE: one violation per bad reference, at `refs[i]`, with
         reason IMAGE_NOT_AN_UPLOAD (not of a form we take) or IMAGE_NOT_FOUND (unknown, deleted or
         another team's: the same answer). A moodboard and folders may be resolved with them: at
-        `moodboard_id` and `folder_id`, NOT_FOUND ones are violations too.
+        `moodboard_id` and `folder_id`, MOODBOARD_NOT_FOUND and FOLDER_NOT_FOUND are violations too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,7 +108,7 @@ class AssetsBackendServiceServicer:
 
     def StoreArchive(self, request, context):
         """Makes a written zip a file. Idempotent on the blob key. FAILED_PRECONDITION
-        BLOB_INCOMPLETE: the blob is not there in its declared size.
+        BLOB_INCOMPLETE: the blob is not there in its declared size. INVALID_ARGUMENT BAD_BLOB_KEY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -25,7 +25,7 @@ class AssetsBackendServiceStub:
     INVALID_ARGUMENT BAD_IMAGE_REFERENCE: one violation per bad reference, at `refs[i]`, with
     reason IMAGE_NOT_AN_UPLOAD (not of a form we take) or IMAGE_NOT_FOUND (unknown, deleted or
     another team's: the same answer). A moodboard and folders may be resolved with them: at
-    `moodboard_id` and `folder_id`, NOT_FOUND ones are violations too.
+    `moodboard_id` and `folder_id`, MOODBOARD_NOT_FOUND and FOLDER_NOT_FOUND are violations too.
     """
     StoreGenerated: _aio.StreamUnaryMultiCallable[_backend_pb2.StoreGeneratedRequest, _backend_pb2.StoreGeneratedResponse]
     """Stores one generated image; a header, then chunks. First write wins for (job, index): a
@@ -41,7 +41,7 @@ class AssetsBackendServiceStub:
     """
     StoreArchive: _aio.UnaryUnaryMultiCallable[_backend_pb2.StoreArchiveRequest, _backend_pb2.StoreArchiveResponse]
     """Makes a written zip a file. Idempotent on the blob key. FAILED_PRECONDITION
-    BLOB_INCOMPLETE: the blob is not there in its declared size.
+    BLOB_INCOMPLETE: the blob is not there in its declared size. INVALID_ARGUMENT BAD_BLOB_KEY.
     """
     ListFolderImages: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListFolderImagesRequest, _backend_pb2.ListFolderImagesResponse]
     """The images of a folder, for its zip: at most 2,000, oldest first; hidden ones are left out.
@@ -67,7 +67,7 @@ class AssetsBackendServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT BAD_IMAGE_REFERENCE: one violation per bad reference, at `refs[i]`, with
         reason IMAGE_NOT_AN_UPLOAD (not of a form we take) or IMAGE_NOT_FOUND (unknown, deleted or
         another team's: the same answer). A moodboard and folders may be resolved with them: at
-        `moodboard_id` and `folder_id`, NOT_FOUND ones are violations too.
+        `moodboard_id` and `folder_id`, MOODBOARD_NOT_FOUND and FOLDER_NOT_FOUND are violations too.
         """
 
     @_abc_1.abstractmethod
@@ -101,7 +101,7 @@ class AssetsBackendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_backend_pb2.StoreArchiveRequest, _abc.Awaitable[_backend_pb2.StoreArchiveResponse]],
     ) -> _abc.Awaitable[_backend_pb2.StoreArchiveResponse]:
         """Makes a written zip a file. Idempotent on the blob key. FAILED_PRECONDITION
-        BLOB_INCOMPLETE: the blob is not there in its declared size.
+        BLOB_INCOMPLETE: the blob is not there in its declared size. INVALID_ARGUMENT BAD_BLOB_KEY.
         """
 
     @_abc_1.abstractmethod

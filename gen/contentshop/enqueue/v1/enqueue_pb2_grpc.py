@@ -164,7 +164,9 @@ class EnqueueServiceServicer:
         rejects the request and names each bad one. With a request_id seen before, the answer is
         the job made then.
 
-        INVALID_ARGUMENT with field violations; ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED: the
+        INVALID_ARGUMENT with field violations; where these are of one reason alone, such as
+        IMAGE_NOT_AN_UPLOAD, IMAGE_NOT_FOUND, MOODBOARD_NOT_FOUND, FOLDER_NOT_FOUND or
+        TOO_MANY_REFERENCES, with that one. ALREADY_EXISTS IDEMPOTENCY_KEY_REUSED: the
         request_id was used with another body; RESOURCE_EXHAUSTED QUEUE_FULL: the team has too many
         waiting jobs; UNAVAILABLE: try again with the same request_id.
         """
