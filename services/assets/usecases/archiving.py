@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from libs.common.errors import (
+    FailedPreconditionError,
+    FieldViolation,
+    InvalidArgumentError,
+    NotFoundError,
+)
 from services.assets.domain import File, FileKind, NewFile, blob_key, is_archive_key
 from services.assets.store import endings, files
 from services.assets.usecases.deps import Deps
@@ -37,7 +42,10 @@ async def store_archive(deps: Deps, new: NewFile) -> File:
     """
     team, key = new.team, new.blob_key
     if not is_archive_key(team, key):
-        raise InvalidArgumentError("the blob key is not of BeginArchive", reason="BAD_BLOB_KEY")
+        violation = FieldViolation("blob_key", "is not of BeginArchive", "BAD_BLOB_KEY")
+        raise InvalidArgumentError(
+            "the blob key is not of BeginArchive", reason="BAD_BLOB_KEY", violations=[violation]
+        )
     async with deps.db.read(team) as tx:
         known = await files.find_blob(tx, team, key)
     if known is not None:

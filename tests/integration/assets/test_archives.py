@@ -116,7 +116,10 @@ async def test_an_unwritten_zip_does_not(house: AssetsHouse, red: Team) -> None:
     assert await reason_of(zips.store(unwritten, data)) == "BLOB_INCOMPLETE"
     key = await zips.begin(data)
     assert await reason_of(zips.store(key, data + b"x")) == "BLOB_INCOMPLETE"
-    assert await reason_of(zips.store(key, data, team="blue")) == "BAD_BLOB_KEY"
+    with pytest.raises(InvalidArgumentError) as caught:
+        await zips.store(key, data, team="blue")
+    assert caught.value.reason == "BAD_BLOB_KEY"
+    assert [violation.field for violation in caught.value.violations] == ["blob_key"]
     await red.upload()
     async with house.db.read_all() as tx:
         of_upload = await tx.scalar(sa.select(tables.files.c.blob_key))
