@@ -36,7 +36,8 @@ KEPT = {
     ("jobs", "prompt_enhanced"): PROMPT,
     ("jobs", "review_notes"): NOTES,
     ("files", "filename"): FILENAME,
-    ("audit", "actor"): SUBJECT,
+    ("audit_entries", "actor"): SUBJECT,
+    ("audit_entries", "details"): NOTES,  # each review as it was said
     ("jobs", "reviewer"): SUBJECT,
 }
 
