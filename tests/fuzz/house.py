@@ -22,6 +22,7 @@ from libs.common.broker_memory import MemoryBroker
 from libs.common.clock import SystemClock
 from libs.common.grpc_client import RpcClient, open_channel
 from libs.common.ids import SystemIds
+from libs.common.outcomes import Outcome
 from libs.common.service_app import ServiceApp
 from services.assets import app as assets_app
 from services.assets.settings import Settings as AssetsSettings
@@ -30,7 +31,7 @@ from services.enqueue.settings import Settings as EnqueueSettings
 from services.packager import app as packager_app
 from services.packager.settings import Settings as PackagerSettings
 from services.worker import app as worker_app
-from services.worker.domain import GeneratedImage, ImageRequest, Usage
+from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Usage
 from services.worker.settings import Settings as WorkerSettings
 from tests.fixtures import images
 from tests.support.databases import DatabaseUrls
@@ -38,6 +39,7 @@ from tests.support.eventually import eventually
 
 AUTH_SECRET = "u" * 32
 SERVICE_SECRET = "s" * 32
+UNLUCKY = "unlucky number"
 OURS, OTHERS = "ours", "others"
 REST_SECONDS = 60.0
 CALL_SECONDS = 30.0
@@ -59,7 +61,9 @@ class SmallGenerator:
         return f"small-{quality.lower()}"
 
     async def generate(self, request: ImageRequest) -> GeneratedImage:
-        """A picture that differs by job and index, as real ones do."""
+        """A picture that differs by job and index, as real ones do; none for UNLUCKY words."""
+        if UNLUCKY in request.prompt:
+            raise GenerationError(Outcome.OUTPUT_BLOCKED, "the image was blocked")
         picture = images.picture(8 + request.job_id % 8, 8 + request.index)
         return GeneratedImage(images.encoded("PNG", picture), "image/png", "small", Usage(1, 2, 3))
 
@@ -159,7 +163,6 @@ def _environ(house: House, folder: Path) -> dict[str, str]:
         # What is tried is what calls do, not how many are let in.
         "CALLS_PER_MINUTE_PER_TEAM": "0",
         "SWEEP_SECONDS": "0.2",
-        "LEASE_SECONDS": "3",
         "HEARTBEAT_SECONDS": "0.5",
         "ARCHIVE_RING_SECONDS": "1",
         "ASSETS_CHUNK_SECONDS": "5",

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc, backend_pb2, backend_pb2_grpc
-from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, enqueue_pb2_grpc, job_pb2, ops_pb2
+from contentshop.enqueue.v1 import (
+    batch_pb2,
+    enqueue_pb2,
+    enqueue_pb2_grpc,
+    execution_pb2,
+    execution_pb2_grpc,
+    job_pb2,
+    ops_pb2,
+)
 from contentshop.enqueue.v1 import ops_pb2_grpc as ops_grpc
 from contentshop.packager.v1 import packager_pb2, packager_pb2_grpc
 from libs.common.broker import LANES
 from libs.common.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from tests.fixtures import images
-from tests.fuzz.house import OTHERS, OURS, PNG, House
+from tests.fuzz.house import OTHERS, OURS, PNG, UNLUCKY, House
 from tests.support.eventually import eventually
 
 Assets = assets_pb2_grpc.AssetsServiceStub
 Backend = backend_pb2_grpc.AssetsBackendServiceStub
 Jobs = enqueue_pb2_grpc.EnqueueServiceStub
+Execution = execution_pb2_grpc.ExecutionServiceStub
 Zips = packager_pb2_grpc.PackagerServiceStub
 ENDED = (job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_FAILED, job_pb2.JOB_STATE_CANCELED)
 CREDITS = 1_000_000
@@ -124,6 +134,9 @@ async def _jobs(house: House, pool: Pool, team: str) -> None:
             product_images=[image], number_of_variations=variations
         )
         jobs.append((await house.call(Jobs, "EnqueueGeneration", request, team=team)).job.id)
+    unlucky = enqueue_pb2.EnqueueGenerationRequest(product_images=[image])
+    unlucky.input["custom_instructions"] = UNLUCKY
+    jobs.append((await house.call(Jobs, "EnqueueGeneration", unlucky, team=team)).job.id)
     batch = enqueue_pb2.EnqueueBatchRequest(
         variants=[batch_pb2.BatchVariant(product_images=[image]) for _ in range(2)]
     )
@@ -162,6 +175,11 @@ async def _unserved(house: House, pool: Pool, team: str) -> None:
         except InvalidArgumentError:
             return  # the photo was deleted meanwhile
         pool.add(team, "job", made.job.id)
+    claim = execution_pb2.ClaimJobRequest(
+        job_id=made.job.id, claim_id=f"claim-{made.job.id}", worker="worker-2"
+    )
+    with suppress(FailedPreconditionError):  # its team has no place left
+        await house.call(Execution, "ClaimJob", claim, "worker")
     put = assets_pb2.CreateUploadRequest(filename="a.png", size_bytes=len(PNG))
     try:
         upload = await house.call(Assets, "CreateUpload", put, team=team)
