@@ -33,6 +33,10 @@ test: dev  ## every suite, with private PostgreSQL, RabbitMQ and S3
 test-unit: dev  ## the fast ones: no servers
 	@$(PY) -m pytest tests/unit tests/architecture -q $(ARGS)
 
+.PHONY: mutate
+mutate: dev  ## small faults in what jobs and credits rest on: which survive; ARGS="--only ledger"
+	@$(PY) -m tests.mutation $(ARGS)
+
 .PHONY: lint
 lint: dev  ## ruff, mypy strict, import-linter, buf, generated code up to date
 	.venv/bin/ruff check .

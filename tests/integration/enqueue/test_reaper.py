@@ -9,9 +9,8 @@ import pytest
 
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
-from services.enqueue.domain import InputImage, JobSpec, JobState, Labels
+from services.enqueue.domain import JobState
 from services.enqueue.gateways import ProtoAnnouncer
-from services.enqueue.prompt import Prompt, PromptStrategy
 from services.enqueue.relay import Reaper
 from services.enqueue.store import admission, jobs, leases, new_jobs
 from services.enqueue.usecases.deps import Deps, Limits
@@ -19,27 +18,12 @@ from services.enqueue.usecases.executing import claim_job
 from services.enqueue.wakeups import LocalWakeups
 from tests.fakes.clock import ManualClock
 from tests.integration.enqueue.house import CLOCK
+from tests.integration.enqueue.rooms import SPEC
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
 
 LEASE_SECONDS = 0.1  # of the claim, by the database's clock; the reaper's rounds are by hand
 AWAY_SECONDS = 60.0
-SPEC = JobSpec(
-    team="red",
-    type="image_generation",
-    quality="fast",
-    format="png",
-    schema_key="apparel.catalog.v1",
-    values={},
-    aspect_ratio="",
-    count=1,
-    inputs=(InputImage("product", 1),),
-    moodboard=None,
-    prompt=Prompt("a shirt", PromptStrategy.NONE),
-    priority=0,
-    labels=Labels(),
-    pin_token="p" * 32,
-)
 
 
 @dataclass
