@@ -40,6 +40,7 @@ def test_a_team_without_an_account_has_all_or_nothing() -> None:
 
 
 def test_whether_a_balance_is_enough() -> None:
+    assert Account() == Account(granted=0, available=0, held=0, captured=0)
     for enough in (Balance(Account(), unlimited=True), Balance(Account(2, 2), unlimited=False)):
         assert enough.enough_for(2)
     for short in (Balance(Account(), unlimited=False), Balance(Account(2, 1, 1), unlimited=False)):

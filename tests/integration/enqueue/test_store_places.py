@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.enqueue.domain import JobState
-from services.enqueue.store import admission, jobs, lanes
+from services.enqueue.store import admission, jobs, lanes, teams
 from services.enqueue.store.admission import Places
 from tests.integration.enqueue.rooms import LONG, Rooms, open_rooms
 from tests.support.databases import DatabaseUrls
@@ -104,6 +104,9 @@ async def test_a_teams_rows_are_made_once_and_say_its_own_limit(rooms: Rooms) ->
         }
         assert await admission.lock_teams(tx, ["blue"]) == {"blue": None}
         assert await admission.limit_of(tx, "red") is None
+        await teams.set_limits(tx, "blue", {"max_live_jobs": 7})
+        assert await admission.lock_teams(tx, ["blue"]) == {"blue": 7}
+        assert [await admission.limit_of(tx, team) for team in ("red", "blue")] == [None, 7]
 
 
 async def test_waiting_jobs_are_counted_no_further_than_asked(rooms: Rooms) -> None:
