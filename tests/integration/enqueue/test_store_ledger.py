@@ -123,36 +123,37 @@ async def test_a_page_of_the_ledger_goes_back_in_time(rooms: Rooms) -> None:
 
 
 async def furnished(rooms: Rooms) -> list[Job]:
-    """Of red: an ended job of 3 with 2 images, and a waiting, an admitted, a running one."""
+    """Of red: an ended job of 3 with 2 images; two alike that wait, an admitted, a running one."""
     await granted(rooms, red=20, blue=5, free=1)
-    ended = await rooms.running(paying=True, count=3)
-    waiting, admitted = (
-        *(await rooms.add(paying=True, count=2)),
-        *(await rooms.add(admitted=True, paying=True, count=1)),
-    )
-    running = await rooms.running(paying=True, count=4)
-    await rooms.add(count=4)
     async with rooms.db.duty() as tx:
-        await ledger.hold(tx, [ended, waiting, admitted, running])
+        await ledger.open_account(tx, "empty")
+    ended = await rooms.running(paying=True, count=3)
+    *waiting, canceled = await rooms.add(3, paying=True, count=2)
+    [admitted] = await rooms.add(admitted=True, paying=True, count=1)
+    running = await rooms.running(paying=True, count=4)
+    [of_blue] = await rooms.add(team="blue", paying=True, count=3)
+    free = await rooms.running(count=4)
+    async with rooms.db.duty() as tx:
+        await ledger.hold(tx, [ended, *waiting, canceled, admitted, running, of_blue])
         for job, index in ((ended, 1), (ended, 3), (running, 2)):
             await jobs.count_image(tx, job.id, done=1)
             await ledger.capture(tx, job, index)
-        [canceled] = await jobs.cancel(tx, [ended.id])
-        await ledger.settle(tx, [canceled])
-    return [ended, waiting, admitted, running]
+        await jobs.count_image(tx, free.id, done=1)
+        await ledger.settle(tx, await jobs.cancel(tx, [ended.id, canceled.id]))
+    return [ended, *waiting, canceled, admitted, running, of_blue, free]
 
 
 RED = AccountFigures(
     team="red",
     granted=20,
-    available=11,
-    held=7,
+    available=9,
+    held=9,
     captured=2,
     grants=20,
-    holds=10,
+    holds=14,
     captures=3,
-    releases=1,
-    live_held=7,
+    releases=3,
+    live_held=9,
     live_done=1,
 )
 
@@ -160,27 +161,35 @@ RED = AccountFigures(
 async def test_the_figures_of_accounts_come_page_by_page(rooms: Rooms) -> None:
     await furnished(rooms)
     async with rooms.db.read_all() as tx:
-        blue, free, red = await credit_checks.accounts(tx, "", 9)
+        blue, empty, free, red = await credit_checks.accounts(tx, "", 9)
         assert red == RED
-        assert blue == AccountFigures("blue", 5, 5, 0, 0, 5, 0, 0, 0, 0, 0)
-        assert await credit_checks.accounts(tx, "", 2) == [blue, free]
+        assert blue == AccountFigures("blue", 5, 2, 3, 0, 5, 3, 0, 0, 3, 0)
+        assert free == AccountFigures("free", 1, 1, 0, 0, 1, 0, 0, 0, 0, 0)
+        assert empty == AccountFigures("empty", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        assert await credit_checks.accounts(tx, "", 2) == [blue, empty]
         assert await credit_checks.accounts(tx, "free", 2) == [red]
         assert await credit_checks.accounts(tx, "red", 2) == []
 
 
 async def test_the_figures_of_jobs_come_page_by_page(rooms: Rooms) -> None:
-    ended, waiting, admitted, running = await furnished(rooms)
+    ended, one, two, canceled, admitted, running, of_blue, free = await furnished(rooms)
+    [unheld] = await rooms.add(paying=True)  # and nothing of it in the ledger
     async with rooms.db.read_all() as tx:
-        found, last = await credit_checks.jobs(tx, 0, 4)
+        found, last = await credit_checks.jobs(tx, 0, 6)
         assert found == [
             JobFigures(ended.id, "red", True, 3, 2, 3, 1, 3, 2, 1),  # noqa: FBT003
-            JobFigures(waiting.id, "red", False, 2, 0, 2, None, 2, 0, 0),  # noqa: FBT003
+            JobFigures(one.id, "red", False, 2, 0, 2, None, 2, 0, 0),  # noqa: FBT003
+            JobFigures(two.id, "red", False, 2, 0, 2, None, 2, 0, 0),  # noqa: FBT003
+            JobFigures(canceled.id, "red", True, 2, 0, 2, 2, 2, 0, 2),  # noqa: FBT003
             JobFigures(admitted.id, "red", False, 1, 0, 1, None, 1, 0, 0),  # noqa: FBT003
             JobFigures(running.id, "red", False, 4, 1, 4, None, 4, 1, 0),  # noqa: FBT003
         ]
         assert last == running.id
         assert await credit_checks.jobs(tx, 0, 1) == (found[:1], ended.id)
-        assert await credit_checks.jobs(tx, ended.id, 2) == (found[1:3], admitted.id)
-        beyond = await credit_checks.jobs(tx, running.id, 9)
-        assert beyond == ([], running.id + 1), "a job without a hold is passed over"
-        assert await credit_checks.jobs(tx, running.id + 1, 9) == ([], None)
+        assert await credit_checks.jobs(tx, ended.id, 2) == (found[1:3], two.id)
+        beyond, last = await credit_checks.jobs(tx, of_blue.id, 9)
+        assert beyond == [
+            JobFigures(unheld.id, "red", False, 1, 0, 1, None, 0, 0, 0)  # noqa: FBT003
+        ], "a job without a hold is passed over, one without an entry is not"
+        assert (last, free.id < unheld.id) == (unheld.id, True)
+        assert await credit_checks.jobs(tx, unheld.id, 9) == ([], None)
