@@ -41,7 +41,7 @@ PRELOADED = (
     *("libs.common.grpc_server", "libs.common.grpc_client", "libs.common.auth", "libs.common.env"),
     *("libs.common.db", "libs.common.migrations", "libs.common.broker_amqp"),
 )
-OVERHEAD_SECONDS = 0.1
+OVERHEAD_SECONDS = 0.02
 CHILDREN: set[int] = set()  # that no exit may leave behind
 LEAST_SECONDS = 60.0  # a run that takes longer than this and three times its tests hangs
 
@@ -60,6 +60,11 @@ class Result:
     fault: Fault
     by: str
     said: str
+
+    @property
+    def of(self) -> tuple[str, Fault]:
+        """What was tried."""
+        return self.module, self.fault
 
     @property
     def kind(self) -> str:
@@ -106,6 +111,8 @@ class Reached:
                 / (self.seconds[test] + OVERHEAD_SECONDS)
             )
 
+        if fault.at_import:  # whatever the module does
+            most *= 4
         return tuple(sorted(chosen, key=worth, reverse=True)[:most])
 
 
@@ -252,6 +259,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of the simulation, per survivor")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--again", action="store_true", help="what survived the last time alone")
     parser.add_argument("--list", action="store_true", help="the faults, and nothing tried")
     asked = parser.parse_args()
     if sys.flags.hash_randomization:  # a set's order is part of a history
@@ -263,6 +271,16 @@ def main() -> int:
             say(f"{module}:{fault}")
         return 0
     return try_all(asked, work)
+
+
+def kept_results(path: Path) -> Iterator[Result]:
+    """What came of it the last time; the modules must not have changed since."""
+    for line in path.read_text().splitlines():
+        row = json.loads(line)
+        fault = faults_of(source_of(row["module"]).read_text())[row["number"] - 1]
+        if str(fault) != row["fault"]:
+            raise SystemExit(f"{row['module']} has changed: try its faults anew")
+        yield Result(row["module"], fault, row["by"], row["said"])
 
 
 class Collected:
@@ -283,7 +301,10 @@ def try_all(asked: argparse.Namespace, work: Sequence[tuple[str, Fault]]) -> int
         importlib.import_module(name)
     folder = Path(tempfile.mkdtemp(prefix="contentshop-mutation-"))
     OUT.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
+    name = "-".join(asked.only or ["all"])
+    results = list(kept_results(OUT / f"{name}.jsonl")) if asked.again else []
+    work = [r.of for r in results if r.kind == "survived"] if asked.again else work
+    results = [result for result in results if result.kind != "survived"]
     names = asked.only or list(MODULES)
     modules = [MODULES[name][0] for name in names]
     tests = [*dict.fromkeys(test for name in names for test in MODULES[name][1])]
@@ -291,7 +312,8 @@ def try_all(asked: argparse.Namespace, work: Sequence[tuple[str, Fault]]) -> int
     try:
         reached = reached_by(modules, tests, asked.database, folder / "reach")
         trials = Trials(reached, folder, asked=asked)
-        with (OUT / f"{'-'.join(asked.only or ['all'])}.jsonl").open("w") as log:
+        with (OUT / f"{name}.jsonl").open("w") as log:
+            log.writelines(_line(result) + "\n" for result in results)
 
             def note(found: Iterator[Result]) -> None:
                 for result in found:

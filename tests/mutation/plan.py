@@ -13,6 +13,7 @@ QUICK = (
     "tests/integration/enqueue/test_reaper.py",
     "tests/integration/enqueue/test_store_leases.py",
     "tests/integration/enqueue/test_store_ledger.py",
+    "tests/integration/enqueue/test_store_locks.py",
     "tests/integration/enqueue/test_store_places.py",
 )
 # Those with the whole of enqueue around them.
