@@ -133,7 +133,9 @@ async def begin_with(tx: Tx, wanted: WantedArchive) -> bool:
     new = _new(tx, wanted)
     same = {name: new[name] for name in ("images", "image_count", "filename", "finish_time_ms")}
     row = await tx.execute(
-        sa.select(_archives).where(*_is_same(wanted)).with_for_update(key_share=True)
+        sa.select(_archives.c.id, _archives.c.images)
+        .where(*_is_same(wanted))
+        .with_for_update(key_share=True)
     )
     known = row.one_or_none()
     if known is None or known.images == new["images"]:

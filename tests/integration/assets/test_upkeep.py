@@ -83,7 +83,7 @@ async def test_the_database_itself_keeps_teams_apart(house: AssetsHouse) -> None
         values = {"token": "t", "team": "red", "size_bytes": 1, "expires_at": tx.after(60.0)}
         await tx.execute(sa.insert(tables.reservations).values(values))
         await pending.add(tx, "red", "t", Upload("a.png", "", 1, ""), 60.0)
-    for table in tables.metadata.sorted_tables:
+    for table in (one for one in tables.metadata.sorted_tables if "team" in one.c):
         query = sa.select(sa.func.count()).select_from(table)
         async with house.db.read("red") as tx:
             assert await tx.scalar(query) > 0

@@ -72,6 +72,20 @@ async def test_a_repeated_message_builds_one_zip_and_reports_again(house: House)
     await eventually(lambda: house.broker.ready_count(QUEUE) == 0)
 
 
+async def test_a_job_that_ended_anew_with_other_images_gets_another_zip(house: House) -> None:
+    """As where enqueue was restored from a copy, and the job ran again."""
+    await house.job(7, 3)
+    await house.announce(7)
+    (old,) = await house.reported()
+    images = await house.job(7, 2)
+    await house.announce(7)
+    _, new = await house.reported(2)
+    assert new.state == job_pb2.ARCHIVE_STATE_READY
+    assert new.file_id != old.file_id
+    _, data = await house.team().download(job_id=7)
+    check_archive(data, 7, images)
+
+
 async def test_a_job_that_wants_no_zip_gets_none(house: House) -> None:
     await house.job(7, 2)
     await house.job(8, 2)
