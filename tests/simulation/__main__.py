@@ -1,25 +1,35 @@
-"""Runs seeds: `python -m tests.simulation --seeds 5000`, or one again: `--seed 17`."""
+"""Runs seeds: `python -m tests.simulation --seeds 5000`, or `--minutes 60`; one again: `--seed 17`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
 import time
 import traceback
-from collections import Counter
-from collections.abc import Coroutine
-from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+import warnings
+from collections import Counter, deque
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count, takewhile
+from multiprocessing import get_context
+from typing import Any, TypeVar
 
 from libs.common import logs
 from tests.simulation.plants import PLANTS
 from tests.simulation.walk import walk
+from tests.simulation.world import template
+
+T = TypeVar("T")
 
 STEPS = 150
-HANGS_SECONDS = 30.0
+AHEAD = 4
+REPORT_EVERY = 100
+HANGS_SECONDS = 300.0  # a busy machine is no hang
 
 
 def say(line: str) -> None:
@@ -27,15 +37,26 @@ def say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def run(seed: int, steps: int) -> tuple[int, str, dict[str, int]]:
-    """One seed; its number, what broke, and the refusals given."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One seed: what broke, how often which act was begun and which refusal given."""
+
+    seed: int
+    broken: str = ""
+    acts: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+
+
+def run(seed: int, steps: int) -> Told:
+    """One seed."""
     try:
-        return seed, "", asyncio.run(_in_time(walk(seed, steps)))
+        acts, refusals = asyncio.run(_in_time(walk(seed, steps)))
     except Exception:  # noqa: BLE001 - any fault is what we are looking for
-        return seed, traceback.format_exc(), {}
+        return Told(seed, traceback.format_exc())
+    return Told(seed, "", acts, refusals)
 
 
-async def _in_time(work: Coroutine[Any, Any, dict[str, int]]) -> dict[str, int]:
+async def _in_time(work: Coroutine[Any, Any, T]) -> T:
     """A history takes a second; one that does not end is as broken as one that ends badly."""
     async with asyncio.timeout(HANGS_SECONDS):
         return await work
@@ -43,49 +64,82 @@ async def _in_time(work: Coroutine[Any, Any, dict[str, int]]) -> dict[str, int]:
 
 def main() -> int:
     """Runs what is asked for; 1 when a seed failed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=300, help="how many, from --first on")
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--seed", type=int, help="one seed again")
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--plant", choices=sorted(PLANTS), help="with this fault of ours")
-    parser.add_argument("--until-broken", action="store_true", help="stop at the first that fails")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    asked = parser.parse_args()
+    asked = _asked()
     if sys.flags.hash_randomization:  # a set's order is part of the history
         os.execve(  # noqa: S606 - ourselves
             sys.executable,
             [sys.executable, "-m", "tests.simulation", *sys.argv[1:]],
             {**os.environ, "PYTHONHASHSEED": "0"},  # noqa: TID251 - passed on whole
         )
-    seeds = (
-        [asked.seed] if asked.seed is not None else range(asked.first, asked.first + asked.seeds)
-    )
-    began, failed, refusals = time.monotonic(), 0, Counter[str]()
-    logs.configure("simulation", level="error", json=False)
-    with ProcessPoolExecutor(
-        asked.processes, initializer=_begin, initargs=(str(asked.plant or ""),)
-    ) as pool:
-        for seed, broken, refused in pool.map(run, seeds, [asked.steps] * len(seeds)):
-            refusals.update(refused)
-            if broken:
+    began, ended, failed = time.monotonic(), 0, 0
+    acts, refusals = Counter[str](), Counter[str]()
+    _begin(str(asked.plant or ""))
+    # Forked: the plant and the migrated template come with it.
+    with ProcessPoolExecutor(asked.processes, mp_context=get_context("fork")) as pool:
+        for told in _in_turn(pool, _seeds(asked), asked.steps):
+            ended += 1
+            acts.update(told.acts)
+            refusals.update(told.refusals)
+            if told.broken:
                 failed += 1
                 plant = f" --plant {asked.plant}" if asked.plant else ""
-                again = f"python -m tests.simulation --seed {seed} --steps {asked.steps}{plant}"
-                say(f"{broken}\nagain: {again}")
+                again = f"--seed {told.seed} --steps {asked.steps}{plant}"
+                say(f"{told.broken}\nagain: python -m tests.simulation {again}")
                 if asked.until_broken:
                     pool.shutdown(cancel_futures=True)
                     break
+            if ended % REPORT_EVERY == 0:
+                seconds = time.monotonic() - began
+                say(f"{ended} seeds, {failed} failed, {ended / seconds:.1f} a second")
     seconds = time.monotonic() - began
-    say(f"{len(seeds)} seeds, {failed} failed, {seconds:.0f} s; refusals: {dict(refusals)}")
+    say(f"acts: {dict(acts.most_common())}\nrefusals: {dict(refusals.most_common())}")
+    say(f"{ended} seeds, {failed} failed, {seconds:.0f} s")
     return 1 if failed else 0
+
+
+def _asked() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=300, help="how many, from --first on")
+    parser.add_argument("--minutes", type=float, help="for so long, however many seeds that is")
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="one seed again")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--plant", choices=sorted(PLANTS), help="with this fault of ours")
+    parser.add_argument("--until-broken", action="store_true", help="stop at the first that fails")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    return parser.parse_args()
+
+
+def _seeds(asked: argparse.Namespace) -> Iterator[int]:
+    if asked.seed is not None:
+        yield asked.seed
+    elif asked.minutes is None:
+        yield from range(asked.first, asked.first + asked.seeds)
+    else:
+        over = time.monotonic() + asked.minutes * 60
+        yield from takewhile(lambda _: time.monotonic() < over, count(asked.first))
+
+
+def _in_turn(pool: ProcessPoolExecutor, seeds: Iterator[int], steps: int) -> Iterator[Told]:
+    """The seeds' results in order, a few seeds ahead."""
+    waiting: deque[Future[Told]] = deque()
+    for seed in seeds:
+        waiting.append(pool.submit(run, seed, steps))
+        if len(waiting) >= AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _begin(plant: str) -> None:
     if plant:
         PLANTS[plant]()
+    template()
     logs.configure("simulation", level="critical", json=False)
     logging.disable()  # a pool says in full what it thinks of crashes
+    warnings.simplefilter("ignore")  # of what a crash leaves unawaited
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # a seed is short, and its garbage is small
 
 
 if __name__ == "__main__":

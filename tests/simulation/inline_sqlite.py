@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import LRUCache
+
+from libs.common.clock import Clock
+from libs.common.db import Database
 
 
 class _Inline:
@@ -76,13 +82,46 @@ class SqliteFiles:
         return connection
 
     def _open(self) -> sqlite3.Connection:
-        # A crash of the machine is not simulated: what is written is written.
-        connection = sqlite3.connect(self._path, factory=_Connection)
-        connection.execute("PRAGMA synchronous=OFF")
-        return connection
+        return sqlite3.connect(self._path, factory=_Connection, cached_statements=512)
 
     def drop_all(self) -> None:
         """What the kernel does when a process dies: open transactions are gone."""
         for connection in self._opened:
             connection.stop()
         self._opened.clear()
+
+
+class _Compiled:
+    """One dialect, and what it has compiled, for all engines of this process.
+
+    A crash makes new engines; compiling every statement anew would be most of a seed's time.
+    """
+
+    dialect: Any = None
+    statements: LRUCache[Any, Any] = LRUCache(2000)
+
+
+def inline_database(url: str, clock: Clock, files: SqliteFiles) -> Database:
+    """A service's database, on these connections."""
+    database = Database(url, clock=clock, sqlite_connect=files.connect)
+    for engine in (database._writer, database._reader):
+        _share_compiled(engine)
+    return database
+
+
+def _be_quick(connection: Any, _record: Any) -> None:
+    """A crash of the machine is not simulated: what is written is written."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.execute("PRAGMA wal_autocheckpoint=0")  # the file lives for a second
+    cursor.close()
+
+
+def _share_compiled(engine: AsyncEngine) -> None:
+    sync = engine.sync_engine
+    event.listen(sync, "connect", _be_quick)
+    if _Compiled.dialect is None:
+        _Compiled.dialect = sync.dialect
+    sync.dialect = _Compiled.dialect
+    sync.pool._dialect = _Compiled.dialect
+    sync._compiled_cache = _Compiled.statements

@@ -5,14 +5,16 @@ They replace one function of enqueue for the life of a process; `--plant NAME` r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from libs.common import request_keys
+from libs.common import outbox, request_keys
 from libs.common.errors import LeaseLostError
 from services.enqueue.domain import JobState
-from services.enqueue.store import admission, leases, ledger
+from services.enqueue.store import admission, images, jobs, leases, ledger
 from services.enqueue.usecases import executing
+from tests.simulation import world
+from tests.simulation.broker import PlayedBroker
 
 
 def no_fence() -> None:
@@ -77,6 +79,43 @@ def request_id_forgotten() -> None:
     request_keys.add = add
 
 
+def ack_before_commit() -> None:
+    """The relay forgets its rows first, and publishes then."""
+    real = outbox.Relay._take
+
+    async def take(self: outbox.Relay) -> Any:
+        rows = await real(self)
+        await self._settle([row.id for row in rows], [])
+        return rows
+
+    outbox.Relay._take = take  # type: ignore[method-assign]
+
+
+def publish_before_commit() -> None:
+    """What a transaction has to say goes out while it is open."""
+
+    async def add(tx: Any, table: Any, messages: Sequence[Any]) -> None:
+        del tx, table
+        await PlayedBroker.of_this_world.publish(messages)
+
+    outbox.add = add
+
+
+def no_unique_key_on_captures() -> None:
+    """Each telling of an image is charged: neither its slot nor the ledger's key is looked at."""
+    world.TEMPLATE_CHANGES.append("DROP INDEX credit_entries_capture")
+    real = images.settle
+
+    async def settle(tx: Any, job_id: int, index: int, values: Any) -> Any:
+        if (image := await real(tx, job_id, index, values)) is None:
+            job = await jobs.find(tx, job_id)
+            if job is not None and job.hold is not None:
+                await ledger.capture(tx, job, index)
+        return image
+
+    images.settle = settle
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
@@ -85,5 +124,8 @@ PLANTS: dict[str, Callable[[], None]] = {
         lease_not_looked_at_again,
         refund_without_guard,
         request_id_forgotten,
+        ack_before_commit,
+        publish_before_commit,
+        no_unique_key_on_captures,
     )
 }

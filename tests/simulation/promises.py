@@ -5,33 +5,36 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
+from libs.common.broker import JOB_ENDED, JOB_ENQUEUED
 from tests.simulation.world import EVENTS_DAYS
 from tests.support.invariants import FINAL, PLACES, life_of_job
 
 Row = dict[str, Any]
+Told = AbstractSet[tuple[str, int]]
 EVENTS_MICROS = EVENTS_DAYS * 86_400 * 1_000_000
 
 
-def read(path: Path, now: datetime) -> dict[str, list[Row]]:
+def read(reader: sqlite3.Connection, now: datetime) -> dict[str, list[Row]]:
     """All rows that matter, as one reader sees them, and when."""
     tables = (
         *("teams", "jobs", "images", "events", "idempotency_keys", "outbox", "accounts"),
         *("credit_entries", "batches"),
     )
-    with sqlite3.connect(path) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.execute("BEGIN")
-        found = {
-            table: [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]  # noqa: S608 - names of ours
-            for table in tables
-        }
-    connection.close()
+    reader.execute("BEGIN")
+    found = {table: _rows(reader, table) for table in tables}
+    reader.execute("COMMIT")
     found["now"] = [{"at": int(now.timestamp() * 1_000_000)}]
     return found
+
+
+def _rows(reader: sqlite3.Connection, table: str) -> list[Row]:
+    cursor = reader.execute(f"SELECT * FROM {table}")  # noqa: S608 - names of ours
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
 def broken_now(state: dict[str, list[Row]]) -> Iterator[str]:
@@ -103,8 +106,13 @@ def _credits(state: dict[str, list[Row]]) -> Iterator[str]:
             yield f"job {job['id']}, {job['state']}: released {kinds['RELEASE']}, not {rest}"
 
 
-def broken_at_rest(state: dict[str, list[Row]]) -> Iterator[str]:
-    """One line per promise that does not hold once everything has come to rest."""
+def broken_at_rest(state: dict[str, list[Row]], told: Told) -> Iterator[str]:
+    """One line per promise that does not hold once everything has come to rest.
+
+    Args:
+        state: as read.
+        told: of which jobs which kind of message has reached the broker.
+    """
     yield from broken_now(state)
     images: dict[int, list[Row]] = defaultdict(list)
     events: dict[int, list[Row]] = defaultdict(list)
@@ -122,6 +130,9 @@ def broken_at_rest(state: dict[str, list[Row]]) -> Iterator[str]:
             yield from (f"{name}: {broken}" for broken in life)
         if job["archive_state"] == "PENDING":
             yield f"{name}: its zip is still PENDING"
+        for kind in (JOB_ENQUEUED, JOB_ENDED):
+            if (kind, job["id"]) not in told:
+                yield f"{name}: nobody was ever told {kind}"
     if state["outbox"]:
         yield f"the outbox holds {len(state['outbox'])} rows"
     keys = [(key["team"], key["method"], key["resource_id"]) for key in state["idempotency_keys"]]

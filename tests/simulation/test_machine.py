@@ -113,11 +113,12 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     @invariant()
     def promises_hold(self) -> None:
-        assert not list(broken_now(read(self._world.path, self._world.clock.now())))
+        assert not list(broken_now(read(self._world.reader, self._world.clock.now())))
 
     def teardown(self) -> None:
         self._run(heal(self._world, self._world.random))
-        broken = list(broken_at_rest(read(self._world.path, self._world.clock.now())))
+        state = read(self._world.reader, self._world.clock.now())
+        broken = list(broken_at_rest(state, self._world.broker.told))
         self._run(self._world.__aexit__(None, None, None))
         self._runner.close()
         assert not broken

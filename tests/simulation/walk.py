@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
 from typing import Any
@@ -24,8 +25,8 @@ class BrokenPromiseError(AssertionError):
     """A seed whose history breaks a promise."""
 
 
-async def walk(seed: int, steps: int) -> dict[str, int]:
-    """Runs one history; how often which refusal was given.
+async def walk(seed: int, steps: int) -> tuple[Counter[str], Counter[str]]:
+    """Runs one history; how often which act was begun, and which refusal given.
 
     Raises:
         BrokenPromiseError: with each promise that does not hold.
@@ -34,31 +35,36 @@ async def walk(seed: int, steps: int) -> dict[str, int]:
     async with World(random) as world:
         for team in TEAMS:
             await world.grant(team, random.choice((5, 30, 1000)), "first")
-        await _storm(world, random, steps)
+        acts = await _storm(world, random, steps)
         await heal(world, random)
-        _demand(broken_at_rest(read(world.path, world.clock.now())), f"seed {seed}, at rest")
-        return dict(world.refusals)
+        state = read(world.reader, world.clock.now())
+        _demand(broken_at_rest(state, world.broker.told), f"seed {seed}, at rest")
+        return acts, Counter(world.refusals)
 
 
-async def _storm(world: World, random: Random, steps: int) -> None:
+async def _storm(world: World, random: Random, steps: int) -> Counter[str]:
+    begun = Counter[str]()
     running: list[asyncio.Task[None]] = []
     acts, weights = zip(*ACTS, strict=True)
     for step in range(steps):
         running = [task for task in running if not _ended(task)]
         if len(running) < MOST_AT_ONCE:
             act = random.choices(acts, weights)[0]
+            begun[act.__name__.strip("_")] += 1
             coroutine: Coroutine[Any, Any, None] = act(world, random)
             # Owned by this list, which outlives none of them.
             running.append(asyncio.create_task(coroutine))  # noqa: TID251
         for _ in range(random.choice((0, 1, 3, 20, 80))):
             await asyncio.sleep(0)
         if random.random() < 0.02:  # noqa: PLR2004 - enqueue dies, in the middle of everything
+            begun["crash"] += 1
             await world.crash()
             running = []
         if step % LOOK_EVERY == 0:
-            _demand(broken_now(read(world.path, world.clock.now())), f"step {step}")
+            _demand(broken_now(read(world.reader, world.clock.now())), f"step {step}")
     for task in running:
         await task
+    return begun
 
 
 def _ended(task: asyncio.Task[None]) -> bool:

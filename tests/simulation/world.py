@@ -12,9 +12,9 @@ import shutil
 import sqlite3
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from random import Random
 from types import TracebackType
@@ -31,15 +31,15 @@ from contentshop.enqueue.v1 import (
 )
 from libs.common import env
 from libs.common.auth import Caller, set_current_caller
-from libs.common.broker import JOB_ENDED, Message, lane_queue
-from libs.common.db import Database
+from libs.common.broker import JOB_ENDED, lane_queue
 from libs.common.errors import ContentshopError
 from libs.common.migrations import migrate
 from services.enqueue.app import EnqueueApp, build
 from services.enqueue.references import Resolved, Wanted
 from services.enqueue.settings import Settings
 from tests.fakes.clock import ManualClock
-from tests.simulation.inline_sqlite import SqliteFiles
+from tests.simulation.broker import PlayedBroker
+from tests.simulation.inline_sqlite import SqliteFiles, inline_database
 from tests.support.databases import migrations_of
 
 TEAMS = ("red", "blue")
@@ -47,6 +47,8 @@ EVENTS_DAYS = 5
 CLEAN_UPS = ("retention", "event_retention")
 CLEAN_UP_ROUNDS = 10
 SECRET = "s" * 32
+TEMPLATE_CHANGES: list[str] = []
+"""Made to a new database; for plants."""
 
 
 class Dice:
@@ -62,48 +64,6 @@ class Dice:
     def uniform(self, low: float, high: float) -> float:
         """A number in [low, high]."""
         return self._random.uniform(low, high)
-
-
-class PlayedBroker:
-    """Keeps what is published, and loses, doubles and reorders it as the dice say.
-
-    A publish without a confirm may have landed: the outbox must bear both.
-    """
-
-    connected = True
-
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self.queues: dict[str, list[bytes]] = defaultdict(list)
-        self.faulty = True
-
-    async def start(self) -> None:
-        """Nothing to start."""
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-    async def publish(self, messages: Sequence[Message]) -> list[bool]:
-        """One answer per message: confirmed or not, landed or not."""
-        confirmed = []
-        for message in messages:
-            await asyncio.sleep(0)
-            fate = self._random.random() if self.faulty else 1.0
-            if fate > 0.05:  # noqa: PLR2004 - else it is gone
-                self.queues[message.routing_key].append(message.body)
-            if 0.1 < fate < 0.2:  # noqa: PLR2004 - doubled on the way
-                self.queues[message.routing_key].append(message.body)
-            confirmed.append(fate > 0.1)  # noqa: PLR2004 - below: lost, or landed and not confirmed
-        return confirmed
-
-    async def consume(self, queue: str, handler: Any, *, prefetch: int) -> Any:
-        """Nobody consumes: the walk takes messages by hand."""
-        raise NotImplementedError
-
-    def take(self, queue: str) -> bytes | None:
-        """Any message of a queue: order is not promised."""
-        waiting = self.queues[queue]
-        return waiting.pop(self._random.randrange(len(waiting))) if waiting else None
 
 
 class Resolver:
@@ -138,7 +98,7 @@ class World:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.clock = ManualClock()
-        self.broker = PlayedBroker(random)
+        self.broker = PlayedBroker(random, self.clock, self.look)
         self.workers = [PlayedWorker(f"worker-{n}") for n in (1, 2, 3)]
         self.made: dict[tuple[int, int], int] = {}  # assets: (job, index) → file, the first wins
         self.refusals: dict[str, int] = defaultdict(int)
@@ -147,13 +107,14 @@ class World:
         self._folder = Path(tempfile.mkdtemp(prefix="contentshop-sim-"))
         self.path = self._folder / "enqueue.db"
         self.app: EnqueueApp
-        self._outside: set[asyncio.Task[Any]] = set()
-        self._born: dict[Any, int] = {}  # a set of tasks has no order of its own
+        self._tasks: list[asyncio.Task[Any]] = []  # of enqueue, in the order of their birth
+        self._prune_at = 200
+        self.reader: sqlite3.Connection
 
     async def __aenter__(self) -> Self:
-        self._outside = asyncio.all_tasks()
         asyncio.get_running_loop().set_task_factory(self._make_task)
-        shutil.copyfile(template(), self.path)
+        self.path.write_bytes(template())
+        self.reader = sqlite3.connect(self.path)
         self._open()
         return self
 
@@ -168,7 +129,7 @@ class World:
             "RETENTION_JOBS_DAYS": "100",
         }
         self._files = SqliteFiles(self.path)
-        self.database = Database(url, clock=self.clock, sqlite_connect=self._files.connect)
+        self.database = inline_database(url, self.clock, self._files)
         self.app = build(
             env.load(Settings, environ),
             clock=self.clock,
@@ -180,14 +141,18 @@ class World:
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, work: Any, **rest: Any) -> Any:
         task = asyncio.Task(work, loop=loop, **rest)
-        self._born[task] = len(self._born)
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = [one for one in self._tasks if not one.done()]
+            self._prune_at = 2 * len(self._tasks) + 200
+        self._tasks.append(task)
         return task
 
     async def crash(self) -> None:
         """enqueue dies at whatever it awaits: its memory is gone, its open transactions too."""
-        while others := asyncio.all_tasks() - self._outside - {asyncio.current_task()}:
+        me = asyncio.current_task()
+        while others := [t for t in self._tasks if not t.done() and t is not me]:
             # Again and again: no clean-up that awaits may run in a process that is dead.
-            for task in sorted(others, key=lambda task: self._born[task]):
+            for task in others:
                 task.cancel()
             await asyncio.wait(others, timeout=0)
         self._files.drop_all()
@@ -200,6 +165,7 @@ class World:
         trace: TracebackType | None,
     ) -> None:
         await self.crash()
+        self.reader.close()
         shutil.rmtree(self._folder)
 
     async def _team(self, team: str, method: str, request: Any) -> Any:
@@ -332,7 +298,7 @@ class World:
             model="sim",
             usage=job_pb2.Usage(total_tokens=1),
         )
-        ((fence,),) = self._look(f"SELECT max(fence) FROM jobs WHERE id = {claim.job_id}")  # noqa: S608 - ours
+        ((fence,),) = self.look(f"SELECT max(fence) FROM jobs WHERE id = {claim.job_id}")  # noqa: S608 - ours
         stale = fence is not None and fence > claim.fence  # and will be: fences only grow
         self._done(worker, claim, await self._worker("RecordImage", request), stale=stale)
 
@@ -393,7 +359,7 @@ class World:
 
     def alive(self) -> bool:
         """Whether anything is still to come: a job, a zip, a message to be sent."""
-        ((count,),) = self._look(
+        ((count,),) = self.look(
             "SELECT (SELECT count(*) FROM jobs WHERE state IN ('QUEUED','RUNNING')"
             " OR archive_state = 'PENDING') + (SELECT count(*) FROM outbox)"
         )
@@ -407,25 +373,25 @@ class World:
     def all_jobs(self, state: str = "") -> list[tuple[int, str]]:
         """The ids and teams of all jobs in a state."""
         where = f"WHERE state = '{state}'" if state else ""
-        return self._look(f"SELECT id, team FROM jobs {where} ORDER BY id")  # noqa: S608 - ours
+        return self.look(f"SELECT id, team FROM jobs {where} ORDER BY id")  # noqa: S608 - ours
 
     def some_batch(self, random: Random) -> tuple[int, str] | None:
         """Some batch's id and team."""
-        rows = self._look("SELECT id, team FROM batches ORDER BY id")
+        rows = self.look("SELECT id, team FROM batches ORDER BY id")
         return random.choice(rows) if rows else None
 
-    def _look(self, query: str) -> list[Any]:
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(query).fetchall()
+    def look(self, query: str) -> list[Any]:
+        """What is committed."""
+        return self.reader.execute(query).fetchall()
 
 
-_templates: list[Path] = []
-
-
-def template() -> Path:
+@cache
+def template() -> bytes:
     """A migrated database, made once per process, to be copied."""
-    if not _templates:
-        path = Path(tempfile.mkdtemp(prefix="contentshop-sim-")) / "template.db"
+    with tempfile.TemporaryDirectory(prefix="contentshop-sim-") as folder:
+        path = Path(folder) / "template.db"
         migrate(f"sqlite+aiosqlite:///{path}", migrations_of("enqueue"))
-        _templates.append(path)
-    return _templates[0]
+        with closing(sqlite3.connect(path)) as connection:
+            for change in TEMPLATE_CHANGES:
+                connection.execute(change)
+        return path.read_bytes()
