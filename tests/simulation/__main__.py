@@ -1,4 +1,4 @@
-"""Runs seeds: `python -m tests.simulation --seeds 5000`, or `--minutes 60`; one again: `--seed 17`."""
+"""Runs seeds: `python -m tests.simulation --seeds 5000`, or `--minutes 60`, or one: `--seed 17`."""
 
 from __future__ import annotations
 
