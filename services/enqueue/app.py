@@ -105,6 +105,7 @@ def build(
     broker: Broker | None = None,
     database: Database | None = None,
     resolver: ImageResolver | None = None,
+    embedded: bool | None = None,
 ) -> EnqueueApp:
     """The service, ready to start.
 
@@ -115,10 +116,12 @@ def build(
         broker: a running broker to share (the embedded house); else BROKER_URL is opened.
         database: in place of the one of the settings.
         resolver: in place of assets.
+        embedded: whether the workers live and die with us; by default with a broker to share.
     """
     clock = clock or SystemClock()
     ids = ids or SystemIds()
-    embedded = broker is not None
+    shared = broker is not None
+    embedded = shared if embedded is None else embedded
     crash = CrashPoints(settings.crash_at)
     broker = broker or open_broker(
         settings.broker_url, name="enqueue", clock=clock, ids=ids, crash=crash
@@ -209,7 +212,7 @@ def build(
     components: list[Component] = [
         db,
         *([_EmbeddedRecovery(deps)] if embedded and not db.on_postgres else []),
-        *([] if embedded else [Owned(broker)]),
+        *([] if shared else [Owned(broker)]),
         Owned(assets),
         wakeups,
         relaying,

@@ -59,6 +59,8 @@ def build(
     ids: Ids | None = None,
     broker: Broker | None = None,
     generator: Generator | None = None,
+    clients: Callable[[str], RpcClient] | None = None,
+    blobs: BlobUrls | None = None,
 ) -> WorkerApp:
     """The worker, ready to start.
 
@@ -68,6 +70,8 @@ def build(
         ids: randomness; the machine's by default.
         broker: a running broker to share (the embedded house); else BROKER_URL is opened.
         generator: instead of the one GENERATOR names; closed with the worker.
+        clients: gives the client of a service, in place of channels to the targets.
+        blobs: in place of those of BLOB_URL.
     """
     base = _Base(
         settings=settings,
@@ -79,9 +83,10 @@ def build(
     shared = broker is not None
     broker = broker or open_broker(settings.broker_url, name=name, clock=base.clock, ids=base.ids)
     generator = generator or open_generator(settings, base.clock)
-    blobs = _blob_urls(base)
-    enqueue_client = _client(base, settings.enqueue_target, "enqueue", name)
-    assets_client = _client(base, settings.assets_target, "assets", name)
+    blobs = blobs or _blob_urls(base)
+    targets = {"enqueue": settings.enqueue_target, "assets": settings.assets_target}
+    clients = clients or (lambda service: _client(base, targets[service], service, name))
+    enqueue_client, assets_client = clients("enqueue"), clients("assets")
     patience = Patience(limit_seconds=settings.patience_seconds, clock=base.clock, ids=base.ids)
     enqueue = EnqueueGateway(enqueue_client, worker=name, patience=patience, clock=base.clock)
     assets = AssetsGateway(

@@ -20,6 +20,8 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from libs.common import logs
+from tests.simulation.house_walk import walk_house
+from tests.simulation.loop import VirtualLoop
 from tests.simulation.plants import PLANTS
 from tests.simulation.walk import walk
 from tests.simulation.world import template
@@ -35,6 +37,7 @@ HANGS_SECONDS = 300.0  # a busy machine is no hang
 def say(line: str) -> None:
     """To whoever ran it."""
     sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,14 @@ class Told:
     refusals: Counter[str] = field(default_factory=Counter)
 
 
-def run(seed: int, steps: int) -> Told:
+def run(seed: int, steps: int, *, house: bool) -> Told:
     """One seed."""
     try:
-        acts, refusals = asyncio.run(_in_time(walk(seed, steps)))
+        if house:
+            with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+                acts, refusals = runner.run(walk_house(seed))
+        else:
+            acts, refusals = asyncio.run(_in_time(walk(seed, steps)))
     except Exception:  # noqa: BLE001 - any fault is what we are looking for
         return Told(seed, traceback.format_exc())
     return Told(seed, "", acts, refusals)
@@ -76,15 +83,13 @@ def main() -> int:
     _begin(str(asked.plant or ""))
     # Forked: the plant and the migrated template come with it.
     with ProcessPoolExecutor(asked.processes, mp_context=get_context("fork")) as pool:
-        for told in _in_turn(pool, _seeds(asked), asked.steps):
+        for told in _in_turn(pool, asked):
             ended += 1
             acts.update(told.acts)
             refusals.update(told.refusals)
             if told.broken:
                 failed += 1
-                plant = f" --plant {asked.plant}" if asked.plant else ""
-                again = f"--seed {told.seed} --steps {asked.steps}{plant}"
-                say(f"{told.broken}\nagain: python -m tests.simulation {again}")
+                say(f"{told.broken}\nagain: python -m tests.simulation {_again(asked, told.seed)}")
                 if asked.until_broken:
                     pool.shutdown(cancel_futures=True)
                     break
@@ -97,6 +102,11 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def _again(asked: argparse.Namespace, seed: int) -> str:
+    plant = f" --plant {asked.plant}" if asked.plant else ""
+    return f"--seed {seed}{plant} " + ("--house" if asked.house else f"--steps {asked.steps}")
+
+
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=300, help="how many, from --first on")
@@ -105,6 +115,7 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="one seed again")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--plant", choices=sorted(PLANTS), help="with this fault of ours")
+    parser.add_argument("--house", action="store_true", help="with real workers; see house.py")
     parser.add_argument("--until-broken", action="store_true", help="stop at the first that fails")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
@@ -120,11 +131,11 @@ def _seeds(asked: argparse.Namespace) -> Iterator[int]:
         yield from takewhile(lambda _: time.monotonic() < over, count(asked.first))
 
 
-def _in_turn(pool: ProcessPoolExecutor, seeds: Iterator[int], steps: int) -> Iterator[Told]:
+def _in_turn(pool: ProcessPoolExecutor, asked: argparse.Namespace) -> Iterator[Told]:
     """The seeds' results in order, a few seeds ahead."""
     waiting: deque[Future[Told]] = deque()
-    for seed in seeds:
-        waiting.append(pool.submit(run, seed, steps))
+    for seed in _seeds(asked):
+        waiting.append(pool.submit(run, seed, asked.steps, house=asked.house))
         if len(waiting) >= AHEAD:
             yield waiting.popleft().result()
     while waiting:

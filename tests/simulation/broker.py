@@ -92,6 +92,11 @@ class PlayedBroker:
         """Nobody consumes: the walk takes messages by hand."""
         raise NotImplementedError
 
+    def has(self, queue: str) -> bool:
+        """Whether a message waits there."""
+        self._bring_delayed()
+        return bool(self.queues[queue])
+
     def take(self, queue: str) -> bytes | None:
         """Any message of a queue: order is not promised."""
         self._bring_delayed()

@@ -12,6 +12,7 @@ from tests.simulation.plants import PLANTS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
+HOUSE_SEEDS = 30  # with real workers; each takes four times as long
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +31,13 @@ def test_no_seed_breaks_a_promise() -> None:
     done = simulate(f"--seeds={SEEDS}")
     assert done.returncode == 0, done.stdout + done.stderr  # says how to run a seed again
     assert f"{SEEDS} seeds, 0 failed" in done.stdout
+
+
+@pytest.mark.timeout(1200)
+def test_no_seed_of_the_house_breaks_a_promise() -> None:
+    done = simulate("--house", f"--seeds={HOUSE_SEEDS}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{HOUSE_SEEDS} seeds, 0 failed" in done.stdout
 
 
 @pytest.mark.timeout(1200)

@@ -1,0 +1,220 @@
+"""One seed, one history of the house: a storm of calls, deaths and standstills, then healing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from random import Random
+
+from contentshop.assets.v1 import backend_pb2
+from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, execution_pb2, job_pb2, ops_pb2
+from tests.simulation.house import House
+from tests.simulation.loop import Node
+from tests.simulation.promises import broken_at_rest, broken_now, read
+from tests.simulation.walk import BrokenPromiseError
+from tests.simulation.wires import Wires
+from tests.simulation.world import TEAMS
+
+STORM_SECONDS = 100.0
+HEALING_SECONDS = 1800.0
+LONGEST_STANDSTILL = 40.0
+Act = Callable[[House, Random], Awaitable[None]]
+
+
+async def walk_house(seed: int) -> tuple[Counter[str], Counter[str]]:
+    """Runs one history; what was done, and what was refused.
+
+    Raises:
+        BrokenPromiseError: with each promise that does not hold.
+    """
+    random = Random(seed)  # noqa: S311 - dice, not secrets
+    async with _open(random) as house:
+        for team in TEAMS:
+            await _grant(house, team, random.choice((20, 100, 1000)))
+        acts = await _storm(house, random)
+        await _heal(house, random)
+        state = read(house.reader, house.clock.now())
+        _demand(house, broken_at_rest(state, house.broker.told), f"seed {seed}, at rest")
+        _demand(house, _slots(house), f"seed {seed}, at rest")
+        acts.update({f"generator: {what}": n for what, n in house.generator.calls.items()})
+        return acts, house.refusals
+
+
+@asynccontextmanager
+async def _open(random: Random) -> AsyncIterator[House]:
+    house = House(random)
+    try:
+        await house.open()
+        yield house
+    finally:
+        await house.close()
+
+
+async def _storm(house: House, random: Random) -> Counter[str]:
+    begun = Counter[str]()
+    acts, weights = zip(*ACTS, strict=True)
+    over = house.clock.monotonic() + STORM_SECONDS
+    while house.clock.monotonic() < over:
+        act = random.choices(acts, weights)[0]
+        begun[act.__name__.strip("_")] += 1
+        await act(house, random)
+        await asyncio.sleep(random.choice((0.0, 0.05, 0.3, 2.0)))
+        _demand(house, broken_now(read(house.reader, house.clock.now())), act.__name__)
+    return begun
+
+
+async def _heal(house: House, random: Random) -> None:
+    house.broker.faulty = house.generator.faulty = Wires.faulty = False
+    for node in house.all_nodes():
+        node.go_on()
+        if not node.up:
+            await house.restart(node)
+    house.broker.pump()
+    over = house.clock.monotonic() + HEALING_SECONDS
+    while house.clock.monotonic() < over:
+        await asyncio.sleep(random.choice((1.0, 5.0)))
+        while (ended := house.packager_takes()) is not None:
+            if ended.archive_wanted:
+                await _record_zip(house, ended.team, ended.job_id)
+        ((alive,),) = house.look(
+            "SELECT (SELECT count(*) FROM jobs WHERE state IN ('QUEUED','RUNNING')"
+            " OR archive_state = 'PENDING') + (SELECT count(*) FROM outbox)"
+        )
+        if not alive:
+            return
+
+
+def _demand(house: House, broken: Iterator[str], where: str) -> None:
+    lines = [*broken, *(f"enqueue failed: {fault!r}" for fault in house.enqueue.faults)]
+    if lines:
+        raise BrokenPromiseError(f"{where}:\n  " + "\n  ".join(lines))
+
+
+def _slots(house: House) -> Iterator[str]:
+    """What enqueue shows of a slot is what assets keeps in it."""
+    kept = {slot: image.file_id for slot, image in house.assets.doors[_BACKEND].slots.items()}
+    for job_id, index, file_id in house.look(
+        "SELECT job_id, image_index, file_id FROM images WHERE state = 'DONE'"
+    ):
+        if kept.get((job_id, index)) != file_id:
+            yield f"job {job_id}: image {index} is {file_id}, assets keeps another"
+
+
+_BACKEND = "contentshop.assets.v1.AssetsBackendService"
+
+
+async def _grant(house: House, team: str, amount: int) -> None:
+    request = ops_pb2.GrantCreditsRequest(team=team, amount=amount, request_id="first")
+    for _ in range(100):
+        if await house.call("", "ops", "OpsService", "GrantCredits", request) is not None:
+            return
+
+
+async def _enqueue(house: House, random: Random) -> None:
+    request = enqueue_pb2.EnqueueGenerationRequest(
+        product_images=[backend_pb2.ImageRef(file_id=1)],
+        number_of_variations=random.randrange(1, 5),
+        priority=random.choice((0, 0, 5)),
+    )
+    await _of_team(house, random.choice(TEAMS), "EnqueueGeneration", request)
+
+
+async def _batch(house: House, random: Random) -> None:
+    request = enqueue_pb2.EnqueueBatchRequest(
+        name="simulated",
+        variants=[
+            batch_pb2.BatchVariant(product_images=[backend_pb2.ImageRef(file_id=n)])
+            for n in range(1, random.randrange(2, 5))
+        ],
+        settings=batch_pb2.BatchSettings(number_of_variations=random.randrange(1, 3)),
+    )
+    await _of_team(house, random.choice(TEAMS), "EnqueueBatch", request)
+
+
+async def _cancel(house: House, random: Random) -> None:
+    if jobs := house.look("SELECT id, team FROM jobs WHERE state IN ('QUEUED','RUNNING')"):
+        job_id, team = random.choice(jobs)
+        await _of_team(house, team, "CancelJob", enqueue_pb2.CancelJobRequest(job_id=job_id))
+
+
+async def _retry(house: House, random: Random) -> None:
+    if jobs := house.look("SELECT id, team FROM jobs WHERE state = 'FAILED' ORDER BY id"):
+        job_id, team = random.choice(jobs)
+        only_missing = random.random() < 0.5  # noqa: PLR2004
+        request = enqueue_pb2.RetryJobRequest(job_id=job_id, only_missing=only_missing)
+        await _of_team(house, team, "RetryJob", request)
+
+
+async def _of_team(house: House, team: str, method: str, request: object) -> None:
+    await house.call(team, "team", "EnqueueService", method, request)
+
+
+async def _packager(house: House, _random: Random) -> None:
+    ended = house.packager_takes()
+    if ended is not None and ended.archive_wanted:
+        await _record_zip(house, ended.team, ended.job_id)
+
+
+async def _record_zip(house: House, team: str, job_id: int) -> None:
+    request = execution_pb2.RecordArchiveRequest(
+        team=team,
+        job_id=job_id,
+        state=job_pb2.ARCHIVE_STATE_READY,
+        file_id=10_000_000 + job_id,
+        size_bytes=10,
+        filename="generation.zip",
+    )
+    await house.call("", "packager", "ExecutionService", "RecordArchive", request)
+
+
+async def _crash(house: House, random: Random) -> None:
+    await _some(house, random).crash()
+
+
+async def _restart(house: House, random: Random) -> None:
+    if dead := [node for node in house.all_nodes() if not node.up]:
+        await house.restart(random.choice(dead))
+
+
+async def _stand_still(house: House, random: Random) -> None:
+    """A worker becomes a zombie, perhaps for longer than its lease."""
+    node = random.choice(house.workers)
+    if node.up and not node.standing:
+        node.stand_still()
+        loop = asyncio.get_running_loop()
+        loop.call_later(random.uniform(0.5, LONGEST_STANDSTILL), _go_on, node)
+
+
+def _go_on(node: Node) -> None:
+    if node.standing:
+        node.go_on()
+
+
+async def _drain(house: House, random: Random) -> None:
+    node = random.choice(house.workers)
+    if node.up and not node.standing:
+        await house.drain(node)
+
+
+async def _wait(_house: House, random: Random) -> None:
+    await asyncio.sleep(random.uniform(1.0, 8.0))
+
+
+def _some(house: House, random: Random) -> Node:
+    return random.choice(house.all_nodes())
+
+
+ACTS: tuple[tuple[Act, float], ...] = (
+    (_enqueue, 7),
+    (_batch, 1),
+    (_cancel, 1.5),
+    (_retry, 1),
+    (_packager, 2),
+    (_crash, 1.2),
+    (_restart, 3),
+    (_stand_still, 1),
+    (_drain, 0.4),
+    (_wait, 3),
+)
