@@ -12,7 +12,7 @@ from contentshop.assets.v1 import backend_pb2
 from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, execution_pb2, job_pb2, ops_pb2
 from tests.simulation.house import House
 from tests.simulation.loop import Node
-from tests.simulation.promises import broken_at_rest, broken_now, read
+from tests.simulation.promises import broken_at_rest, broken_now, read, untold
 from tests.simulation.walk import BrokenPromiseError
 from tests.simulation.wires import Wires
 from tests.simulation.world import TEAMS
@@ -36,7 +36,8 @@ async def walk_house(seed: int) -> tuple[Counter[str], Counter[str]]:
         acts = await _storm(house, random)
         await _heal(house, random)
         state = read(house.reader, house.clock.now())
-        _demand(house, broken_at_rest(state, house.broker.told), f"seed {seed}, at rest")
+        _demand(house, broken_at_rest(state), f"seed {seed}, at rest")
+        _demand(house, untold(state, house.broker.told), f"seed {seed}, at rest")
         _demand(house, _slots(house), f"seed {seed}, at rest")
         acts.update({f"generator: {what}": n for what, n in house.generator.calls.items()})
         return acts, house.refusals

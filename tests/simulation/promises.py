@@ -106,13 +106,16 @@ def _credits(state: dict[str, list[Row]]) -> Iterator[str]:
             yield f"job {job['id']}, {job['state']}: released {kinds['RELEASE']}, not {rest}"
 
 
-def broken_at_rest(state: dict[str, list[Row]], told: Told) -> Iterator[str]:
-    """One line per promise that does not hold once everything has come to rest.
+def untold(state: dict[str, list[Row]], told: Told) -> Iterator[str]:
+    """One line per message that a job owed and that never reached the broker, at rest."""
+    for job in state["jobs"]:
+        for kind in (JOB_ENQUEUED, JOB_ENDED):
+            if (kind, job["id"]) not in told:
+                yield f"job {job['id']}, {job['state']}: nobody was ever told {kind}"
 
-    Args:
-        state: as read.
-        told: of which jobs which kind of message has reached the broker.
-    """
+
+def broken_at_rest(state: dict[str, list[Row]]) -> Iterator[str]:
+    """One line per promise that does not hold once everything has come to rest."""
     yield from broken_now(state)
     images: dict[int, list[Row]] = defaultdict(list)
     events: dict[int, list[Row]] = defaultdict(list)
@@ -130,9 +133,6 @@ def broken_at_rest(state: dict[str, list[Row]], told: Told) -> Iterator[str]:
             yield from (f"{name}: {broken}" for broken in life)
         if job["archive_state"] == "PENDING":
             yield f"{name}: its zip is still PENDING"
-        for kind in (JOB_ENQUEUED, JOB_ENDED):
-            if (kind, job["id"]) not in told:
-                yield f"{name}: nobody was ever told {kind}"
     if state["outbox"]:
         yield f"the outbox holds {len(state['outbox'])} rows"
     keys = [(key["team"], key["method"], key["resource_id"]) for key in state["idempotency_keys"]]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from tests.simulation.promises import broken_at_rest, broken_now, read
+from tests.simulation.promises import broken_at_rest, broken_now, read, untold
 from tests.simulation.walk import DUTIES, LANE, heal
 from tests.simulation.world import TEAMS, World
 
@@ -118,7 +118,7 @@ class LifeOfJobs(RuleBasedStateMachine):
     def teardown(self) -> None:
         self._run(heal(self._world, self._world.random))
         state = read(self._world.reader, self._world.clock.now())
-        broken = list(broken_at_rest(state, self._world.broker.told))
+        broken = [*broken_at_rest(state), *untold(state, self._world.broker.told)]
         self._run(self._world.__aexit__(None, None, None))
         self._runner.close()
         assert not broken

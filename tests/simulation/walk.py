@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from libs.common.broker import JOB_ENDED, LANES
-from tests.simulation.promises import broken_at_rest, broken_now, read
+from tests.simulation.promises import broken_at_rest, broken_now, read, untold
 from tests.simulation.world import TEAMS, PlayedWorker, World
 
 LANE = LANES[0]
@@ -38,7 +38,8 @@ async def walk(seed: int, steps: int) -> tuple[Counter[str], Counter[str]]:
         acts = await _storm(world, random, steps)
         await heal(world, random)
         state = read(world.reader, world.clock.now())
-        _demand(broken_at_rest(state, world.broker.told), f"seed {seed}, at rest")
+        _demand(broken_at_rest(state), f"seed {seed}, at rest")
+        _demand(untold(state, world.broker.told), f"seed {seed}, at rest")
         return acts, Counter(world.refusals)
 
 
