@@ -74,7 +74,9 @@ async def test_a_job_admitted_by_anothers_end_has_its_doorbell(urls: DatabaseUrl
             await worker.finish(first, fence)
         return [first, second]
 
-    first, second = await die(urls, "E10", end_the_first, LIVE_JOBS_PER_TEAM="1")
+    first, second = await die(
+        urls, "E10", end_the_first, LIVE_JOBS_PER_TEAM="1", LEASE_SECONDS="600"
+    )
     async with open_house(urls, LIVE_JOBS_PER_TEAM="1") as house:
         team = house.team()
         assert (await team.get(first)).state == job_pb2.JOB_STATE_SUCCEEDED
@@ -88,14 +90,18 @@ async def test_a_job_admitted_by_anothers_end_has_its_doorbell(urls: DatabaseUrl
 async def test_what_a_dying_reaper_left_is_taken_once_by_two(urls: DatabaseUrls) -> None:
     lease = {"LEASE_SECONDS": str(LEASE_SECONDS)}
 
-    async def claim_three(clients: Clients) -> list[int]:
+    async def claim_three(clients: Clients) -> dict[int, bool]:
+        """Three jobs, and whether each claim was heard of: the reaper may be quick."""
         team, worker = clients.team(), clients.worker()
         ids = [(await team.generate()).id for _ in range(3)]
-        for job_id in ids:
-            await worker.claim(job_id, f"c{job_id}")
-        return ids
+        ends = await asyncio.gather(
+            *(worker.claim(job_id, f"c{job_id}") for job_id in ids), return_exceptions=True
+        )
+        assert {type(end) for end in ends if isinstance(end, Exception)} <= {UnavailableError}
+        return {i: not isinstance(end, Exception) for i, end in zip(ids, ends, strict=True)}
 
-    ids = await die(urls, "E11", claim_three, **lease)
+    claimed = await die(urls, "E11", claim_three, **lease)
+    assert any(claimed.values())
     replicas = 2 if urls.duty else 1  # an SQLite file has one
     async with AsyncExitStack() as stack:
         houses = [
@@ -105,13 +111,13 @@ async def test_what_a_dying_reaper_left_is_taken_once_by_two(urls: DatabaseUrls)
         team = house.team()
 
         async def all_taken() -> bool:
-            return all([(await team.get(job_id)).state == QUEUED for job_id in ids])
+            return all([(await team.get(job_id)).state == QUEUED for job_id in claimed])
 
         await eventually(all_taken, timeout_seconds=30)
         for other in houses:  # two more looks of each find nothing
             await asyncio.gather(*(other.app.duties["reaper"].once() for _ in range(2)))
-        for job_id in ids:
-            assert (await kinds(house, job_id)).count("REQUEUED") == 1
+        for job_id, heard in claimed.items():
+            assert (await kinds(house, job_id)).count("REQUEUED") in ({1} if heard else {0, 1})
             await house.worker().make_all(job_id)
             job = await team.get(job_id)
             assert (job.state, job.attempts) == (job_pb2.JOB_STATE_SUCCEEDED, 1)

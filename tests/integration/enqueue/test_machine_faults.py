@@ -20,7 +20,7 @@ from tests.support.databases import sqlite_database
 from tests.support.eventually import eventually
 from tests.support.service_process import service_process
 
-SKEW_SECONDS = 25.0  # tokens bear thirty, a lease is fifteen
+SKEW_SECONDS = 25.0  # tokens bear thirty, a lease is twenty
 SUCCEEDED, RUNNING = job_pb2.JOB_STATE_SUCCEEDED, job_pb2.JOB_STATE_RUNNING
 
 
@@ -97,8 +97,8 @@ class WrongClock(SystemClock):
 async def test_replicas_with_wrong_clocks_take_no_living_lease(postgres_templates: Any) -> None:
     urls = postgres_templates.database("enqueue")
     async with (
-        open_house(urls, WrongClock(SKEW_SECONDS)) as ahead,
-        open_house(urls, WrongClock(-SKEW_SECONDS)) as behind,
+        open_house(urls, WrongClock(SKEW_SECONDS), LEASE_SECONDS="20") as ahead,
+        open_house(urls, WrongClock(-SKEW_SECONDS), LEASE_SECONDS="20") as behind,
     ):
         team = ahead.team()
         behind.team()
