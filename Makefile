@@ -29,6 +29,13 @@ test: dev  ## every suite, with private PostgreSQL, RabbitMQ and S3
 	@scripts/install-servers.sh
 	@$(PY) -m pytest -n $(J) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+.PHONY: attacks
+attacks: dev  ## the API's suites with row-level security alone: no team in any statement
+	@scripts/install-servers.sh
+	@$(PY) -m pytest -n $(J) --dist loadfile --no-loadscope-reorder tests/attacks \
+	  tests/integration/enqueue tests/integration/assets tests/integration/packager \
+	  -k postgres --team-filter=off $(ARGS)
+
 .PHONY: test-unit
 test-unit: dev  ## the fast ones: no servers
 	@$(PY) -m pytest tests/unit tests/architecture -q $(ARGS)

@@ -45,8 +45,9 @@ def team_filter_off() -> Iterator[Removed]:
 
 
 def without_team(statement: Any, removed: Removed) -> Any:
-    """The statement with `true` where a team's column is compared with a value.
+    """The statement with a condition that always holds where a team is compared with a value.
 
+    It is one on the same column, for a statement may know of its table by that alone.
     Conditions between columns stay (`files.team = folders.team`): they join, and choose nobody.
     """
 
@@ -59,7 +60,7 @@ def without_team(statement: Any, removed: Removed) -> Any:
             return _shorter(element, removed)
         if _is_team(element.left):
             removed[element.left.table.name] += 1
-            return sa.true()
+            return element.left.is_not(None)
         return None
 
     return visitors.replacement_traverse(statement, {}, replace)
