@@ -223,6 +223,8 @@ def chosen(asked: argparse.Namespace) -> list[tuple[str, Fault]]:
     for name in asked.only or MODULES:
         module, _ = MODULES[name]
         faults = faults_of(source_of(module).read_text())
+        if asked.where:
+            faults = [fault for fault in faults if fault.at_import == (asked.where == "import")]
         if asked.sample and len(faults) > asked.sample:
             step = len(faults) / asked.sample
             faults = [faults[int(i * step)] for i in range(asked.sample)]
@@ -260,6 +262,7 @@ def main() -> int:
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--again", action="store_true", help="what survived the last time alone")
+    parser.add_argument("--where", choices=("functions", "import"), help="faults met there alone")
     parser.add_argument("--list", action="store_true", help="the faults, and nothing tried")
     asked = parser.parse_args()
     if sys.flags.hash_randomization:  # a set's order is part of a history

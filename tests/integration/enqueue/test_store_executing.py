@@ -1,0 +1,302 @@
+"""What workers do to a job, with nothing running: fences, what is written, how a job comes back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from libs.common.crash import CrashPoints
+from libs.common.errors import FailedPreconditionError, InvalidArgumentError, LeaseLostError
+from libs.common.outcomes import Outcome
+from services.enqueue.domain import (
+    Event,
+    EventKind,
+    Fault,
+    ImageState,
+    Job,
+    JobState,
+    MadeImage,
+    Usage,
+)
+from services.enqueue.gateways import ProtoAnnouncer
+from services.enqueue.store import events, jobs
+from services.enqueue.store.leases import ExpiredLease
+from services.enqueue.usecases.deps import Deps, Limits
+from services.enqueue.usecases.executing import (
+    Held,
+    expire_lease,
+    finish_job,
+    record_image,
+    record_image_failure,
+    release_for_backoff,
+    release_for_drain,
+)
+from services.enqueue.wakeups import LocalWakeups
+from tests.integration.enqueue.rooms import Rooms, open_rooms
+from tests.support.databases import DatabaseUrls
+
+MADE = MadeImage(7, "image/png", 11, 22, 33, "0" * 64, "m", Usage(1, 2, 3, 4))
+NO = Fault("OUTPUT_BLOCKED", "no")
+
+
+@dataclass
+class Scene:
+    """The use cases, and a look at what they have done."""
+
+    rooms: Rooms
+    deps: Deps
+
+    async def running(self, **fields: Any) -> tuple[Job, Held]:
+        job = await self.rooms.running(**fields)
+        return job, Held(job.id, job.fence)
+
+    async def look(self, job: Job) -> Job:
+        async with self.deps.db.read_all() as tx:
+            found = await jobs.find(tx, job.id)
+        assert found is not None
+        return found
+
+    async def last_event(self, job: Job) -> Event:
+        async with self.deps.db.read_all() as tx:
+            return (await events.after(tx, job.id, 0, 100, team="red"))[-1]
+
+    async def wait_of(self, job: Job) -> float:
+        """How many seconds it backs off, from its last event."""
+        row, event = await self.rooms.row(job.id), await self.last_event(job)
+        return float((row.not_before - event.at).total_seconds())
+
+
+@pytest.fixture
+async def scene(urls: DatabaseUrls) -> AsyncIterator[Scene]:
+    async with open_rooms(urls) as rooms:
+        yield Scene(
+            rooms,
+            Deps(
+                db=rooms.db,
+                announcer=ProtoAnnouncer(),
+                wakeups=LocalWakeups(),
+                wake_relay=lambda: None,
+                limits=Limits(max_claims=5, max_rate_wait_seconds=1000),
+                crash=CrashPoints(""),
+            ),
+        )
+
+
+async def test_a_recorded_image_is_kept_as_it_was_told_the_first_time(scene: Scene) -> None:
+    job, held = await scene.running(count=2)
+    image = await record_image(scene.deps, held, 2, MADE)
+    assert (image.index, image.state, image.attempt, image.shot) == (2, ImageState.DONE, 1, 2)
+    assert (image.made, image.fault) == (MADE, None)
+    assert image.done_at is not None
+    event = await scene.last_event(job)
+    assert (event.kind, event.image_index, event.file_id) == (EventKind.IMAGE_DONE, 2, 7)
+    again = await record_image(scene.deps, held, 2, replace(MADE, file_id=8))
+    assert again == image
+    assert await record_image_failure(scene.deps, held, 2, NO) == image
+    stands = await scene.look(job)
+    assert (stands.images_done, stands.images_failed) == (1, 0)
+    assert stands.images[1] == image
+    assert await scene.last_event(job) == event
+
+
+async def test_a_failed_image_says_why(scene: Scene) -> None:
+    job, held = await scene.running(count=2)
+    image = await record_image_failure(scene.deps, held, 1, NO)
+    assert (image.state, image.attempt, image.shot) == (ImageState.FAILED, 1, 1)
+    assert (image.made, image.fault) == (None, NO)
+    event = await scene.last_event(job)
+    assert (event.kind, event.image_index, event.fault) == (EventKind.IMAGE_FAILED, 1, NO)
+    assert await record_image(scene.deps, held, 1, MADE) == image
+    stands = await scene.look(job)
+    assert (stands.images_done, stands.images_failed) == (0, 1)
+
+
+@pytest.mark.parametrize("index", [0, 3])
+async def test_a_slot_that_is_not_there_is_refused(scene: Scene, index: int) -> None:
+    _, held = await scene.running(count=2)
+    with pytest.raises(InvalidArgumentError) as raised:
+        await record_image(scene.deps, held, index, MADE)
+    assert [violation.field for violation in raised.value.violations] == ["index"]
+
+
+WRITES: dict[str, Callable[[Deps, Held], Awaitable[Any]]] = {
+    "record": lambda deps, held: record_image(deps, held, 1, MADE),
+    "fail": lambda deps, held: record_image_failure(deps, held, 1, NO),
+    "finish": finish_job,
+    "drain": release_for_drain,
+    "backoff": lambda deps, held: release_for_backoff(deps, held, Outcome.OVERLOADED, "no", 0),
+}
+
+
+async def test_no_write_is_taken_from_a_claim_that_is_not_the_jobs_any_more(scene: Scene) -> None:
+    job, held = await scene.running()
+    canceled, of_canceled = await scene.running()
+    async with scene.deps.db.duty() as tx:
+        await jobs.cancel(tx, [canceled.id])
+    before = await scene.look(job)
+    for name, write in WRITES.items():
+        for stale in (
+            replace(held, fence=held.fence - 1),
+            replace(held, fence=held.fence + 1),
+            replace(held, job_id=10**9),
+            of_canceled,
+        ):
+            with pytest.raises(LeaseLostError):
+                await write(scene.deps, stale)
+            assert await scene.look(job) == before, name
+    await release_for_drain(scene.deps, held)
+    with pytest.raises(LeaseLostError):
+        await record_image(scene.deps, held, 1, MADE)  # its own fence, but it gave the job back
+
+
+async def test_an_end_may_be_asked_for_again_by_its_own_claim(scene: Scene) -> None:
+    good, of_good = await scene.running()
+    await record_image(scene.deps, of_good, 1, MADE)
+    bad, of_bad = await scene.running(count=2)
+    for index in (1, 2):
+        await record_image_failure(scene.deps, of_bad, index, replace(NO, message=f"no {index}"))
+    for _ in range(2):
+        assert await finish_job(scene.deps, of_good) is JobState.SUCCEEDED
+        assert await finish_job(scene.deps, of_bad) is JobState.FAILED
+    for held in (of_good, of_bad):
+        with pytest.raises(LeaseLostError):
+            await finish_job(scene.deps, replace(held, fence=held.fence + 1))
+    assert ((await scene.look(good)).fault, (await scene.look(good)).dead) == (None, False)
+    ended = await scene.look(bad)
+    assert ended.fault is not None
+    assert ended.fault.reason == "OUTPUT_BLOCKED"
+    assert ended.fault.message.endswith("2 of 2 failed; the first: no 1")
+    assert not ended.dead
+    pending, of_pending = await scene.running(count=2)
+    await record_image(scene.deps, of_pending, 1, replace(MADE, file_id=9))
+    with pytest.raises(FailedPreconditionError, match="pending"):
+        await finish_job(scene.deps, of_pending)
+    assert (await scene.look(pending)).state is JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("attempts", "reason", "dead"),
+    [(3, "OVERLOADED", True), (2, "OVERLOADED", False), (3, "OUTPUT_BLOCKED", False)],
+)
+async def test_a_job_is_dead_whose_images_wanted_an_attempt_that_was_not_left(
+    scene: Scene, attempts: int, reason: str, *, dead: bool
+) -> None:
+    job, held = await scene.running()
+    await scene.rooms.change(job.id, attempts=attempts)
+    await record_image_failure(scene.deps, held, 1, Fault(reason, "no"))
+    assert await finish_job(scene.deps, held) is JobState.FAILED
+    assert (await scene.look(job)).dead is dead
+
+
+async def test_a_drained_job_keeps_its_place_and_its_attempt(scene: Scene) -> None:
+    job, held = await scene.running()
+    assert await release_for_drain(scene.deps, held) is JobState.QUEUED
+    back = await scene.look(job)
+    assert (back.state, back.attempts, back.lost_workers, back.dispatch_no) == (
+        JobState.QUEUED,
+        0,
+        0,
+        2,
+    )
+    assert back.admitted_at is not None
+    event = await scene.last_event(job)
+    assert (event.kind, event.fault and event.fault.reason) == (
+        EventKind.REQUEUED,
+        "WORKER_DRAINED",
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "outcome", "retry_after", "wait", "attempts"),
+    [
+        ({"attempts": 4, "max_attempts": 10}, Outcome.OVERLOADED, 0.0, 16.0, 4),
+        ({"attempts": 2}, Outcome.OVERLOADED, 30.0, 30.0, 2),
+        ({"attempts": 9, "max_attempts": 10}, Outcome.OVERLOADED, 0.0, 60.0, 9),
+        ({"attempts": 1, "rate_waits": 4}, Outcome.RATE_LIMITED, 0.0, 16.0, 0),
+        ({"attempts": 5}, Outcome.RATE_LIMITED, 0.0, 32.0, 4),
+    ],
+)
+async def test_how_long_a_job_backs_off(
+    scene: Scene,
+    columns: dict[str, int],
+    outcome: Outcome,
+    *,
+    retry_after: float,
+    wait: float,
+    attempts: int,
+) -> None:
+    job, held = await scene.running()
+    await scene.rooms.change(job.id, **columns)
+    state = await release_for_backoff(scene.deps, held, outcome, "busy", retry_after)
+    assert state is JobState.QUEUED
+    assert abs(await scene.wait_of(job) - wait) < wait / 3
+    back = await scene.look(job)
+    assert (back.state, back.attempts, back.admitted_at) == (JobState.QUEUED, attempts, None)
+    limited = outcome is Outcome.RATE_LIMITED
+    assert back.rate_waits == columns.get("rate_waits", 0) + int(limited)
+    event = await scene.last_event(job)
+    assert (event.kind, event.fault) == (EventKind.REQUEUED, Fault(outcome.value, "busy"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "outcome", "ends"),
+    [
+        ({"attempts": 3}, Outcome.OVERLOADED, True),
+        ({"fence": 5}, Outcome.OVERLOADED, True),
+        ({"fence": 5, "rate_waits": 1}, Outcome.OVERLOADED, False),
+        ({"started_at": -2000}, Outcome.RATE_LIMITED, True),
+        ({"started_at": -500}, Outcome.RATE_LIMITED, False),
+    ],
+)
+async def test_a_job_does_not_circle_for_ever(
+    scene: Scene, columns: dict[str, int], outcome: Outcome, *, ends: bool
+) -> None:
+    job, held = await scene.running()
+    await scene.rooms.change(job.id, **columns)
+    held = replace(held, fence=columns.get("fence", held.fence))
+    state = await release_for_backoff(scene.deps, held, outcome, "busy", 0)
+    assert state is (JobState.FAILED if ends else JobState.QUEUED)
+    stands = await scene.look(job)
+    assert (stands.state, stands.dead) == (state, ends)
+    assert stands.fault == (Fault(outcome.value, "busy") if ends else None)
+
+
+async def test_a_job_whose_images_are_all_there_ends_well_however_it_is_given_back(
+    scene: Scene,
+) -> None:
+    job, held = await scene.running()
+    await record_image(scene.deps, held, 1, MADE)
+    await scene.rooms.change(job.id, attempts=3)
+    state = await release_for_backoff(scene.deps, held, Outcome.OVERLOADED, "busy", 0)
+    assert state is JobState.SUCCEEDED
+    ended = await scene.look(job)
+    assert (ended.state, ended.dead, ended.fault) == (JobState.SUCCEEDED, False, None)
+
+
+@pytest.mark.parametrize(
+    ("lost", "blame", "state", "counted"),
+    [
+        (0, True, JobState.QUEUED, 1),
+        (1, True, JobState.QUEUED, 2),
+        (2, True, JobState.FAILED, 3),
+        (2, False, JobState.QUEUED, 2),
+    ],
+)
+async def test_lost_workers_are_counted_apart_from_attempts(
+    scene: Scene, lost: int, state: JobState, counted: int, *, blame: bool
+) -> None:
+    job, _ = await scene.running()
+    lease = ExpiredLease(job.id, "red", job.fence)
+    await expire_lease(scene.deps, lease)
+    assert await scene.look(job) == replace(job, images=(await scene.look(job)).images)
+    await scene.rooms.change(job.id, lease_expires_at=-10, lost_workers=lost)
+    await expire_lease(scene.deps, lease, blame=blame)
+    stands = await scene.look(job)
+    assert (stands.state, stands.lost_workers, stands.attempts) == (state, counted, 0)
+    assert stands.dead is (state is JobState.FAILED)
+    event = await scene.last_event(job)
+    assert event.fault is not None
+    assert event.fault.reason == "WORKER_LOST"
