@@ -64,9 +64,9 @@ class Rooms:
                 paying=[team] if paying else (),
             )
 
-    async def running(self, **fields: Any) -> Job:
+    async def running(self, *, paying: bool = False, **fields: Any) -> Job:
         """A job that a worker has claimed."""
-        [job] = await self.add(admitted=True, **fields)
+        [job] = await self.add(admitted=True, paying=paying, **fields)
         async with self.db.duty() as tx:
             claimed = await jobs.claim(tx, job.id, claim_id="c1", worker="w1", lease_seconds=LONG)
         assert claimed is not None

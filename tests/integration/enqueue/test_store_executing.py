@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from libs.common.crash import CrashPoints
-from libs.common.errors import FailedPreconditionError, InvalidArgumentError, LeaseLostError
+from libs.common.errors import (
+    FailedPreconditionError,
+    InvalidArgumentError,
+    LeaseLostError,
+    NotFoundError,
+)
 from libs.common.outcomes import Outcome
 from services.enqueue.domain import (
     Event,
@@ -22,17 +27,20 @@ from services.enqueue.domain import (
     Usage,
 )
 from services.enqueue.gateways import ProtoAnnouncer
-from services.enqueue.store import events, jobs
-from services.enqueue.store.leases import ExpiredLease
+from services.enqueue.store import events, jobs, ledger
+from services.enqueue.store.leases import ExpiredLease, Presence
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.executing import (
     Held,
+    claim_job,
     expire_lease,
     finish_job,
+    get_outputs,
     record_image,
     record_image_failure,
     release_for_backoff,
     release_for_drain,
+    renew_leases,
 )
 from services.enqueue.wakeups import LocalWakeups
 from tests.integration.enqueue.rooms import Rooms, open_rooms
@@ -85,6 +93,30 @@ async def scene(urls: DatabaseUrls) -> AsyncIterator[Scene]:
         )
 
 
+async def test_a_claim_is_answered_again_to_itself_and_to_nobody_else(scene: Scene) -> None:
+    [job] = await scene.rooms.add(count=2, admitted=True)
+    [waiting] = await scene.rooms.add()
+    claimed = await claim_job(scene.deps, job.id, "c1", "w1")
+    assert (claimed.state, claimed.fence, claimed.attempts) == (JobState.RUNNING, 1, 1)
+    assert [image.index for image in claimed.images] == [1, 2]
+    event = await scene.last_event(job)
+    assert (event.kind, event.sequence) == (EventKind.STARTED, 3)
+    assert await claim_job(scene.deps, job.id, "c1", "w1") == claimed
+    assert await scene.last_event(job) == event
+    for job_id in (job.id, waiting.id):
+        with pytest.raises(FailedPreconditionError) as raised:
+            await claim_job(scene.deps, job_id, "c2", "w2")
+        assert raised.value.reason == "JOB_NOT_CLAIMABLE"
+    with pytest.raises(NotFoundError):
+        await claim_job(scene.deps, 10**9, "c1", "w1")
+    worker = Presence("w1", ("image_generation.fast",), 4)
+    held = {job.id: 1, waiting.id: 1, 10**9: 1}
+    assert await renew_leases(scene.deps, worker, held) == [waiting.id, 10**9]
+    assert (await get_outputs(scene.deps, "red", job.id)).images == claimed.images
+    with pytest.raises(NotFoundError):
+        await get_outputs(scene.deps, "blue", job.id)
+
+
 async def test_a_recorded_image_is_kept_as_it_was_told_the_first_time(scene: Scene) -> None:
     job, held = await scene.running(count=2)
     image = await record_image(scene.deps, held, 2, MADE)
@@ -100,6 +132,18 @@ async def test_a_recorded_image_is_kept_as_it_was_told_the_first_time(scene: Sce
     assert (stands.images_done, stands.images_failed) == (1, 0)
     assert stands.images[1] == image
     assert await scene.last_event(job) == event
+
+
+async def test_an_image_uses_one_credit_of_a_team_that_pays(scene: Scene) -> None:
+    _, of_free = await scene.running()
+    job, of_paying = await scene.running(paying=True)
+    for held, file_id in ((of_free, 7), (of_paying, 8), (of_paying, 8)):
+        await record_image(scene.deps, held, 1, replace(MADE, file_id=file_id))
+    async with scene.deps.db.read_all() as tx:
+        entries = await ledger.page(tx, "red", job_id=0, before_id=None, limit=9)
+    assert [(e.kind, e.job_id, e.image_index) for e in entries] == [
+        (ledger.EntryKind.CAPTURE, job.id, 1)
+    ]
 
 
 async def test_a_failed_image_says_why(scene: Scene) -> None:
