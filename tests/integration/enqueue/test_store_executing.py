@@ -118,9 +118,9 @@ async def test_a_claim_is_answered_again_to_itself_and_to_nobody_else(scene: Sce
 
 
 async def test_a_recorded_image_is_kept_as_it_was_told_the_first_time(scene: Scene) -> None:
-    job, held = await scene.running(count=2)
+    job, held = await scene.running(count=2, shots=(2, 5), shots_of=6)
     image = await record_image(scene.deps, held, 2, MADE)
-    assert (image.index, image.state, image.attempt, image.shot) == (2, ImageState.DONE, 1, 2)
+    assert (image.index, image.state, image.attempt, image.shot) == (2, ImageState.DONE, 1, 5)
     assert (image.made, image.fault) == (MADE, None)
     assert image.done_at is not None
     event = await scene.last_event(job)
@@ -147,9 +147,9 @@ async def test_an_image_uses_one_credit_of_a_team_that_pays(scene: Scene) -> Non
 
 
 async def test_a_failed_image_says_why(scene: Scene) -> None:
-    job, held = await scene.running(count=2)
+    job, held = await scene.running(count=2, shots=(2, 5), shots_of=6)
     image = await record_image_failure(scene.deps, held, 1, NO)
-    assert (image.state, image.attempt, image.shot) == (ImageState.FAILED, 1, 1)
+    assert (image.state, image.attempt, image.shot) == (ImageState.FAILED, 1, 2)
     assert (image.made, image.fault) == (None, NO)
     event = await scene.last_event(job)
     assert (event.kind, event.image_index, event.fault) == (EventKind.IMAGE_FAILED, 1, NO)
