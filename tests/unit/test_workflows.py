@@ -149,3 +149,9 @@ def test_template_words_leave_the_light_to_a_background() -> None:
 
 def test_a_workflow_without_words_gets_none() -> None:
     assert template_words("other.v1", {}, ["product"]) == ""
+
+
+@pytest.mark.parametrize("key", ["Passw0rd", "größe", "\u05d0", "x" * 41, "a b", "", "a\n"])
+def test_an_unknown_key_is_said_back_only_where_it_looks_like_one_of_ours(key: str) -> None:
+    assert parse(CATALOG, **{key: 1})[1] == ["input.?"]
+    assert parse(CATALOG, custom_instruction="x")[1] == ["input.custom_instruction"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from libs.common.checks import Violations
 
 ASPECT_RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
-MAX_SHOWN_KEY_CHARS = 40
+# An unknown key is said back where it looks like one of ours: it is a slip of the pen then.
+_SHOWN_KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 Values = Mapping[str, Any]
 
@@ -80,7 +82,7 @@ class Workflow:
         """The validated input, defaults filled in; every wrong or unknown key is a violation."""
         known = [field.name for field in self.fields]
         for key in sorted(set(raw) - set(known)):
-            shown = key if key.isidentifier() and len(key) <= MAX_SHOWN_KEY_CHARS else "?"
+            shown = key if _SHOWN_KEY.fullmatch(key) else "?"
             check.add(f"input.{shown}", f"is unknown; known: {', '.join(known)}", "UNKNOWN_FIELD")
         return {field.name: field.read(raw, check) for field in self.fields}
 
