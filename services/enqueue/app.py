@@ -218,7 +218,7 @@ def build(
         relaying,
         sweeping,
         Duty("rates", rates.refresh, floor_seconds=RATES_SECONDS, ids=ids),
-        *_duties(deps, settings, clock, ids, workers_are_dead=embedded),
+        *_duties(deps, settings, clock, ids),
         hub,
         store.commits,
         governor.commits,
@@ -246,11 +246,9 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _duties(
-    deps: Deps, settings: Settings, clock: Clock, ids: Ids, *, workers_are_dead: bool
-) -> list[Duty]:
+def _duties(deps: Deps, settings: Settings, clock: Clock, ids: Ids) -> list[Duty]:
     every = min(1.0, settings.sweep_seconds)
-    reaper = relay.Reaper(deps, clock, every, workers_are_dead=workers_are_dead)
+    reaper = relay.Reaper(deps, clock, every)
     return [
         Duty("reaper", reaper.round, floor_seconds=every, ids=ids),
         Duty("readmit", lambda: relay.readmit(deps), floor_seconds=every, ids=ids),

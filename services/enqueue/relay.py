@@ -15,28 +15,23 @@ WORKER_MEMORY_SECONDS = 24 * 3600.0
 class Reaper:
     """Takes jobs from workers that stopped renewing.
 
-    Nobody could renew while this process was away (just started, its database gone, itself
-    stopped). So after that it waits one lease length, in which the living renew; and what has run
-    out then is taken without counting a lost worker: the outage was ours.
+    Nobody could renew while this process was away: just started, its database gone, itself
+    stopped. What ran out then is taken at once all the same, for its worker goes by its own clock
+    and has dropped it (decision 0021). But no lost worker is counted until a lease length later,
+    in which the living renew: the outage was ours.
 
     Args:
         deps: shared means.
         clock: monotonic time.
         every_seconds: the duty's floor; much longer between two rounds means: was away.
-        workers_are_dead: at the start of an embedded house there is nobody to wait for: its
-            first round takes, and blames nobody.
     """
 
-    def __init__(
-        self, deps: Deps, clock: Clock, every_seconds: float, *, workers_are_dead: bool
-    ) -> None:
+    def __init__(self, deps: Deps, clock: Clock, every_seconds: float) -> None:
         self._deps = deps
         self._clock = clock
         self._away_seconds = 3 * every_seconds + 2.0
-        self._last_round = clock.monotonic() if workers_are_dead else float("-inf")
-        self._hold_until = float("-inf")
-        # What a house left running when it died is not the jobs' fault either.
-        self._outage = workers_are_dead
+        self._last_round = float("-inf")
+        self._blames_from = float("-inf")
 
     async def round(self) -> bool:
         """One look; True when there may be more."""
@@ -44,16 +39,11 @@ class Reaper:
         async with self._deps.db.read_all() as tx:
             found = await leases.expired(tx, BATCH)
         if now - self._last_round > self._away_seconds:
-            self._hold_until = now + self._deps.limits.lease_seconds
-            self._outage = True
+            self._blames_from = now + self._deps.limits.lease_seconds
         self._last_round = self._clock.monotonic()
-        if now < self._hold_until:
-            return False
         for lease in found:
-            await expire_lease(self._deps, lease, blame=not self._outage)
-        more = len(found) == BATCH
-        self._outage = self._outage and more
-        return more
+            await expire_lease(self._deps, lease, blame=now >= self._blames_from)
+        return len(found) == BATCH
 
 
 async def sweep(deps: Deps) -> bool:

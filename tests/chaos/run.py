@@ -20,6 +20,7 @@ from tests.support.invariants import State, check_invariants, check_logs, read_s
 from tests.support.process import StartError
 from tests.support.zips import read_strictly
 
+SHOWN_CHARS = 2_000  # of a broken promise, as it breaks
 PROGRESS_SECONDS = 30.0
 REST_SECONDS = 300.0  # a zip may be asked for again only after minutes
 SAMPLE = 25
@@ -195,7 +196,8 @@ class Run:
         return broken
 
     async def _tell(self) -> None:
-        """A line every half minute."""
+        """A line every half minute, and what broke since the last."""
+        told = 0
         while True:
             await asyncio.sleep(PROGRESS_SECONDS)
             deeds, accepted = self._house.ledger.deeds, self._load.accepted
@@ -207,3 +209,7 @@ class Run:
                 f"{len(deeds) - ends} other faults, "
                 f"{len(self.broken) + len(accepted.wrong)} broken promises"
             )
+            broken = [*self.broken, *accepted.wrong]
+            for line in broken[told:]:
+                self._say(f"BROKEN: {line[:SHOWN_CHARS]}")
+            told = len(broken)

@@ -1,4 +1,4 @@
-"""The reaper after an outage of its own: it waits a lease, and blames nobody for what ran out."""
+"""The reaper takes what ran out at once; for a lease after an outage of ours it blames nobody."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Scene:
     deps: Deps
     clock: ManualClock
 
-    def reaper(self, *, workers_are_dead: bool = False) -> Reaper:
-        return Reaper(self.deps, self.clock, 1.0, workers_are_dead=workers_are_dead)
+    def reaper(self) -> Reaper:
+        return Reaper(self.deps, self.clock, 1.0)
 
     async def expired_job(self) -> int:
         """A running job whose lease has run out."""
@@ -75,37 +75,36 @@ async def scene(urls: DatabaseUrls) -> AsyncIterator[Scene]:
     await db.stop()
 
 
-async def hold(scene: Scene, reaper: Reaper, job_id: int) -> None:
-    """The first round after an outage only looks; the next, a lease later, takes."""
+async def test_a_fresh_reaper_takes_at_once_and_blames_nobody(scene: Scene) -> None:
+    job_id = await scene.expired_job()
+    await scene.reaper().round()
+    assert await scene.standing(job_id) == (0, JobState.QUEUED)
+
+
+async def test_for_a_lease_nobody_is_blamed(scene: Scene) -> None:
+    reaper = scene.reaper()
     await reaper.round()
-    assert await scene.standing(job_id) == (0, JobState.RUNNING)
-    scene.clock.move(LEASE_SECONDS)
+    job_id = await scene.expired_job()
+    scene.clock.move(LEASE_SECONDS * 0.9)
     await reaper.round()
     assert await scene.standing(job_id) == (0, JobState.QUEUED)
 
 
-async def test_a_fresh_reaper_waits_a_lease_and_then_blames_nobody(scene: Scene) -> None:
-    job_id = await scene.expired_job()
-    await hold(scene, scene.reaper(), job_id)
-
-
-async def test_an_outage_in_between_is_treated_alike(scene: Scene) -> None:
-    reaper = scene.reaper(workers_are_dead=True)
+async def test_a_lease_later_a_silent_worker_is_counted(scene: Scene) -> None:
+    reaper = scene.reaper()
     await reaper.round()
     job_id = await scene.expired_job()
-    scene.clock.move(AWAY_SECONDS)
-    await hold(scene, reaper, job_id)
-
-
-async def test_without_an_outage_a_silent_worker_is_counted_at_once(scene: Scene) -> None:
-    reaper = scene.reaper(workers_are_dead=True)
-    await reaper.round()
-    job_id = await scene.expired_job()
+    scene.clock.move(LEASE_SECONDS)
     await reaper.round()
     assert await scene.standing(job_id) == (1, JobState.QUEUED)
 
 
-async def test_a_house_that_died_blames_nobody_when_it_comes_back(scene: Scene) -> None:
+async def test_an_outage_in_between_is_treated_alike(scene: Scene) -> None:
+    reaper = scene.reaper()
+    await reaper.round()
+    scene.clock.move(LEASE_SECONDS)
+    await reaper.round()  # from here on it would blame
     job_id = await scene.expired_job()
-    await scene.reaper(workers_are_dead=True).round()
+    scene.clock.move(AWAY_SECONDS)
+    await reaper.round()
     assert await scene.standing(job_id) == (0, JobState.QUEUED)
