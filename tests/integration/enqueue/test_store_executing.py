@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from libs.common import outbox
 from libs.common.crash import CrashPoints
 from libs.common.errors import (
     FailedPreconditionError,
@@ -16,6 +17,7 @@ from libs.common.errors import (
     NotFoundError,
 )
 from libs.common.outcomes import Outcome
+from services.enqueue import tables
 from services.enqueue.domain import (
     Event,
     EventKind,
@@ -200,6 +202,7 @@ async def test_an_end_may_be_asked_for_again_by_its_own_claim(scene: Scene) -> N
     good, of_good = await scene.running()
     await record_image(scene.deps, of_good, 1, MADE)
     bad, of_bad = await scene.running(count=2)
+    [next_one] = await scene.rooms.add()
     for index in (1, 2):
         await record_image_failure(scene.deps, of_bad, index, replace(NO, message=f"no {index}"))
     for _ in range(2):
@@ -208,6 +211,7 @@ async def test_an_end_may_be_asked_for_again_by_its_own_claim(scene: Scene) -> N
     for held in (of_good, of_bad):
         with pytest.raises(LeaseLostError):
             await finish_job(scene.deps, replace(held, fence=held.fence + 1))
+    assert (await scene.look(next_one)).admitted_at is not None, "their places are given on"
     assert ((await scene.look(good)).fault, (await scene.look(good)).dead) == (None, False)
     ended = await scene.look(bad)
     assert ended.fault is not None
@@ -238,6 +242,8 @@ async def test_a_job_is_dead_whose_images_wanted_an_attempt_that_was_not_left(
 async def test_a_drained_job_keeps_its_place_and_its_attempt(scene: Scene) -> None:
     job, held = await scene.running()
     assert await release_for_drain(scene.deps, held) is JobState.QUEUED
+    async with scene.deps.db.read_all() as tx:
+        assert await outbox.count(tx, tables.outbox) == 1, "its doorbell"
     back = await scene.look(job)
     assert (back.state, back.attempts, back.lost_workers, back.dispatch_no) == (
         JobState.QUEUED,
@@ -274,8 +280,10 @@ async def test_how_long_a_job_backs_off(
 ) -> None:
     job, held = await scene.running()
     await scene.rooms.change(job.id, **columns)
+    [next_one] = await scene.rooms.add()
     state = await release_for_backoff(scene.deps, held, outcome, "busy", retry_after)
     assert state is JobState.QUEUED
+    assert (await scene.look(next_one)).admitted_at is not None, "its place is given on"
     assert abs(await scene.wait_of(job) - wait) < wait / 3
     back = await scene.look(job)
     assert (back.state, back.attempts, back.admitted_at) == (JobState.QUEUED, attempts, None)
