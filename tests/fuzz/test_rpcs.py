@@ -52,5 +52,5 @@ async def test_random_calls_on_postgres_and_s3(
     blob_url = seaweed.blob_url().replace(seaweed.bucket, bucket, 1)
     keys = {"BLOB_ACCESS_KEY": seaweed.access_key, "BLOB_SECRET_KEY": seaweed.secret_key}
     async with open_house(urls, tmp_path, blob_url, BLOB_CREATE_BUCKET="yes", **keys) as house:
-        tally = await fuzzed(house, 180)
-    assert tally.by_code()["OK"] > 40
+        tally = await fuzzed(house, 120)
+    assert tally.by_code()["OK"] > 25
