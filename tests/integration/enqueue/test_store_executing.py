@@ -22,6 +22,7 @@ from services.enqueue.domain import (
     Event,
     EventKind,
     Fault,
+    Hold,
     ImageState,
     Job,
     JobState,
@@ -70,8 +71,12 @@ class Scene:
         return found
 
     async def last_event(self, job: Job) -> Event:
+        """The newest of those since `job` was looked at; there is no gap in their numbers."""
         async with self.deps.db.read_all() as tx:
-            return (await events.after(tx, job.id, 0, 100, team="red"))[-1]
+            found = await events.after(tx, job.id, 0, 100, team="red")
+        until = (await self.look(job)).last_sequence + 1
+        assert [event.sequence for event in found] == list(range(job.last_sequence + 1, until))
+        return found[-1]
 
     async def wait_of(self, job: Job) -> float:
         """How many seconds it backs off, from its last event."""
@@ -199,9 +204,9 @@ async def test_no_write_is_taken_from_a_claim_that_is_not_the_jobs_any_more(scen
 
 
 async def test_an_end_may_be_asked_for_again_by_its_own_claim(scene: Scene) -> None:
-    good, of_good = await scene.running()
+    good, of_good = await scene.running(paying=True)
     await record_image(scene.deps, of_good, 1, MADE)
-    bad, of_bad = await scene.running(count=2)
+    bad, of_bad = await scene.running(count=2, paying=True)
     [next_one] = await scene.rooms.add()
     for index in (1, 2):
         await record_image_failure(scene.deps, of_bad, index, replace(NO, message=f"no {index}"))
@@ -213,7 +218,12 @@ async def test_an_end_may_be_asked_for_again_by_its_own_claim(scene: Scene) -> N
             await finish_job(scene.deps, replace(held, fence=held.fence + 1))
     assert (await scene.look(next_one)).admitted_at is not None, "their places are given on"
     assert ((await scene.look(good)).fault, (await scene.look(good)).dead) == (None, False)
+    assert (await scene.look(good)).hold == Hold(1, 0)
+    assert (await scene.last_event(good)).kind is EventKind.SUCCEEDED
+    assert (await scene.last_event(bad)).kind is EventKind.FAILED
     ended = await scene.look(bad)
+    assert ended.hold == Hold(2, 2)
+    assert ended.finished_at is not None
     assert ended.fault is not None
     assert ended.fault.reason == "OUTPUT_BLOCKED"
     assert ended.fault.message.endswith("2 of 2 failed; the first: no 1")
@@ -252,6 +262,9 @@ async def test_a_drained_job_keeps_its_place_and_its_attempt(scene: Scene) -> No
         2,
     )
     assert back.admitted_at is not None
+    row = await scene.rooms.row(job.id)
+    assert (row.claim_id, row.worker, row.lease_expires_at, row.rings) == (None, None, None, 0)
+    assert row.ring_at is not None
     event = await scene.last_event(job)
     assert (event.kind, event.fault and event.fault.reason) == (
         EventKind.REQUEUED,
@@ -285,6 +298,8 @@ async def test_how_long_a_job_backs_off(
     assert state is JobState.QUEUED
     assert (await scene.look(next_one)).admitted_at is not None, "its place is given on"
     assert abs(await scene.wait_of(job) - wait) < wait / 3
+    row = await scene.rooms.row(job.id)
+    assert (row.claim_id, row.worker, row.lease_expires_at, row.ring_at) == (None,) * 4
     back = await scene.look(job)
     assert (back.state, back.attempts, back.admitted_at) == (JobState.QUEUED, attempts, None)
     limited = outcome is Outcome.RATE_LIMITED
