@@ -16,6 +16,7 @@ QUICK = (
     "tests/integration/enqueue/test_store_ledger.py",
     "tests/integration/enqueue/test_store_locks.py",
     "tests/integration/enqueue/test_store_places.py",
+    "tests/integration/enqueue/test_store_requests.py",
 )
 # Those with the whole of enqueue around them.
 WHOLE = tuple(
@@ -38,7 +39,7 @@ MODULES = {
     "jobs": ("services.enqueue.store.jobs", (*QUICK, *WHOLE)),
     "executing": ("services.enqueue.usecases.executing", QUICK),
     "deps": ("services.enqueue.usecases.deps", (*QUICK, *WHOLE)),
-    "storing": ("services.enqueue.usecases.storing", (*QUICK, *WHOLE)),
+    "storing": ("services.enqueue.usecases.storing", QUICK),
     "refusing": ("services.enqueue.usecases.refusing", (*QUICK, *WHOLE)),
     "relay": ("services.enqueue.relay", (*QUICK, *WHOLE)),
     "request_keys": ("libs.common.request_keys", (*QUICK, *WHOLE)),
