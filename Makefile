@@ -68,7 +68,7 @@ bench: dev  ## ratios against the machine's own limits; JSON in out/bench/
 	@$(PY) -m tests.benchmarks $(ARGS)
 
 .PHONY: sim
-sim: dev  ## histories with crashes out of seeds; ARGS="--seeds 5000", or --seed N again
+sim: dev  ## histories with crashes out of seeds; ARGS="--seeds 5000" (or --minutes 60, --house)
 	@$(PY) -m tests.simulation $(ARGS)
 
 .PHONY: soak
