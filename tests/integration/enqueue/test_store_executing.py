@@ -30,7 +30,7 @@ from services.enqueue.domain import (
     Usage,
 )
 from services.enqueue.gateways import ProtoAnnouncer
-from services.enqueue.store import events, jobs, ledger
+from services.enqueue.store import events, jobs, ledger, teams
 from services.enqueue.store.leases import ExpiredLease, Presence
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.executing import (
@@ -45,7 +45,7 @@ from services.enqueue.usecases.executing import (
     release_for_drain,
     renew_leases,
 )
-from services.enqueue.wakeups import LocalWakeups
+from services.enqueue.wakeups import Changed, LocalWakeups, WakeUp
 from tests.integration.enqueue.rooms import Rooms, open_rooms
 from tests.support.databases import DatabaseUrls
 
@@ -59,6 +59,8 @@ class Scene:
 
     rooms: Rooms
     deps: Deps
+    relay_woken: list[None]
+    woken: list[WakeUp]
 
     async def running(self, **fields: Any) -> tuple[Job, Held]:
         job = await self.rooms.running(**fields)
@@ -86,18 +88,20 @@ class Scene:
 
 @pytest.fixture
 async def scene(urls: DatabaseUrls) -> AsyncIterator[Scene]:
+    relay_woken: list[None] = []
+    woken: list[WakeUp] = []
+    wakeups = LocalWakeups()
+    wakeups.listen(woken.append)
     async with open_rooms(urls) as rooms:
-        yield Scene(
-            rooms,
-            Deps(
-                db=rooms.db,
-                announcer=ProtoAnnouncer(),
-                wakeups=LocalWakeups(),
-                wake_relay=lambda: None,
-                limits=Limits(max_claims=5, max_rate_wait_seconds=1000),
-                crash=CrashPoints(""),
-            ),
+        deps = Deps(
+            db=rooms.db,
+            announcer=ProtoAnnouncer(),
+            wakeups=wakeups,
+            wake_relay=lambda: relay_woken.append(None),
+            limits=Limits(max_claims=5, max_rate_wait_seconds=1000),
+            crash=CrashPoints(""),
         )
+        yield Scene(rooms, deps, relay_woken, woken)
 
 
 async def test_a_claim_is_answered_again_to_itself_and_to_nobody_else(scene: Scene) -> None:
@@ -132,6 +136,8 @@ async def test_a_recorded_image_is_kept_as_it_was_told_the_first_time(scene: Sce
     assert image.done_at is not None
     event = await scene.last_event(job)
     assert (event.kind, event.image_index, event.file_id) == (EventKind.IMAGE_DONE, 2, 7)
+    assert scene.woken == [WakeUp((Changed(job.id, "red", 0),))]
+    assert not scene.relay_woken
     again = await record_image(scene.deps, held, 2, replace(MADE, file_id=8))
     assert again == image
     assert await record_image_failure(scene.deps, held, 2, NO) == image
@@ -235,6 +241,18 @@ async def test_an_end_may_be_asked_for_again_by_its_own_claim(scene: Scene) -> N
     assert (await scene.look(pending)).state is JobState.RUNNING
 
 
+async def test_an_end_gives_on_no_more_than_the_teams_own_limit(scene: Scene) -> None:
+    job, held = await scene.running()
+    first, second = await scene.rooms.add(2)
+    async with scene.deps.db.duty() as tx:
+        await teams.set_limits(tx, "red", {"max_live_jobs": 1})
+    await record_image(scene.deps, held, 1, MADE)
+    await finish_job(scene.deps, held)
+    assert (await scene.look(first)).admitted_at is not None
+    assert (await scene.look(second)).admitted_at is None
+    assert (await scene.look(job)).terminal
+
+
 @pytest.mark.parametrize(
     ("attempts", "reason", "dead"),
     [(3, "OVERLOADED", True), (2, "OVERLOADED", False), (3, "OUTPUT_BLOCKED", False)],
@@ -254,6 +272,7 @@ async def test_a_drained_job_keeps_its_place_and_its_attempt(scene: Scene) -> No
     assert await release_for_drain(scene.deps, held) is JobState.QUEUED
     async with scene.deps.db.read_all() as tx:
         assert await outbox.count(tx, tables.outbox) == 1, "its doorbell"
+    assert len(scene.relay_woken) == 1
     back = await scene.look(job)
     assert (back.state, back.attempts, back.lost_workers, back.dispatch_no) == (
         JobState.QUEUED,
