@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from libs.common import outbox
 from libs.common.crash import CrashPoints
@@ -16,6 +17,7 @@ from services.enqueue import tables
 from services.enqueue.domain import JobSpec
 from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.store import ledger
+from services.enqueue.usecases.crediting import grant_credits
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.storing import NewBatch, NewRequest, Stored, StoreRequests
 from services.enqueue.wakeups import LocalWakeups
@@ -29,17 +31,19 @@ async def rooms(urls: DatabaseUrls) -> AsyncIterator[Rooms]:
         yield rooms
 
 
-def storing(rooms: Rooms) -> StoreRequests:
-    return StoreRequests(
-        Deps(
-            db=rooms.db,
-            announcer=ProtoAnnouncer(),
-            wakeups=LocalWakeups(),
-            wake_relay=lambda: None,
-            limits=Limits(live_jobs_per_team=3),
-            crash=CrashPoints(""),
-        )
+def deps_of(rooms: Rooms) -> Deps:
+    return Deps(
+        db=rooms.db,
+        announcer=ProtoAnnouncer(),
+        wakeups=LocalWakeups(),
+        wake_relay=lambda: None,
+        limits=Limits(live_jobs_per_team=3),
+        crash=CrashPoints(""),
     )
+
+
+def storing(rooms: Rooms) -> StoreRequests:
+    return StoreRequests(deps_of(rooms))
 
 
 def key(request_id: str = "", body: str = "a", team: str = "red") -> RequestKey:
@@ -120,3 +124,19 @@ async def test_a_refused_request_leaves_nothing_and_lets_the_next_pass(rooms: Ro
     assert await store.made_before(key("r1")) is None
     async with rooms.db.read_all() as tx:
         assert await ledger.find(tx, "red") == ledger.Account(2, 0, 2, 0)
+
+
+async def test_a_grant_is_given_once_and_says_in_the_audit_what_it_was(rooms: Rooms) -> None:
+    for _ in range(2):
+        account = await grant_credits(deps_of(rooms), key("g1"), 7, actor="ann", note="hello")
+        assert account == ledger.Account(7, 7, 0, 0)
+    async with rooms.db.duty() as tx:
+        [entry] = await ledger.page(tx, "red", job_id=0, before_id=None, limit=9)
+        [row] = await tx.execute(sa.select(tables.audit_entries))
+    assert (row.team, row.actor, row.action) == ("red", "ann", "GRANT_CREDITS")
+    assert row.details == {"amount": 7, "note": "hello", "entry_id": entry.id}
+
+
+def test_each_quality_has_its_own_limit_of_references() -> None:
+    limits = Limits(max_references_fast=3, max_references_high=14)
+    assert [limits.max_references(quality) for quality in ("fast", "high")] == [3, 14]
