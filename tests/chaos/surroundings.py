@@ -125,7 +125,7 @@ def _noted(name: str, kind: str, act: Act) -> Act:
 
 def _of_servers() -> list[Disturbance]:
     memory = partial(_alarm, order="set_vm_memory_high_watermark", on="0.00000001", off=WATERMARK)
-    disk = partial(_alarm, order="set_disk_free_limit", on="10TB", off=DISK_FREE)
+    disk = partial(_alarm, order="set_disk_free_limit", on="5000GB", off=DISK_FREE)
     acts: list[tuple[str, str, Act]] = [
         ("broker killed", "broker", partial(_server_killed, server="rabbit")),
         ("broker stopped", "broker", partial(_server_stopped, server="rabbit")),

@@ -116,7 +116,7 @@ class RabbitServer:
             self._epmd.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def ctl(self, *args: str, timeout_seconds: float = 60) -> str:
+    def ctl(self, *args: str, timeout_seconds: float = 180) -> str:
         """Runs rabbitmqctl against the node (about a second each) and returns what it prints."""
         done = subprocess.run(
             [str(self._ctl_script), "-q", "-n", self.node, *args],
