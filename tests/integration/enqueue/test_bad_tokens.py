@@ -62,66 +62,70 @@ def _nested(depth: int) -> bytes:
 
 
 DAY = 86_400
-BAD_TOKENS: dict[str, str] = {
-    "no exp": _user(exp=None),
-    "exp text": _user(exp="9999999999"),
-    "exp true": _user(exp=True),
-    "exp in ten years": _user(exp=_now() + 3650 * DAY),
-    "exp past an hour": _user(exp=_now() + 3602),
-    "exp NaN": forged(json.dumps(user_claims(exp=float("nan"))).encode()),
-    "exp infinite": forged(json.dumps(user_claims(exp=float("inf"))).encode()),
-    "exp and iat beyond floats": _user(exp=10**400 + 1, iat=10**400),
-    "exp of 5,000 digits": forged(b'{"aud":"contentshop","exp":' + b"9" * 5000 + b"}"),
-    "no iat": _user(iat=None),
-    "iat in an hour": _user(iat=_now() + 3600, exp=_now() + 3700),
-    "nbf in an hour": _user(nbf=_now() + 3600),
-    "nbf text": _user(nbf="now"),
-    "team missing": _user(team=None),
-    "team empty": _user(team=""),
-    "team a list": _user(team=["red", "blue"]),
-    "team with a comma": _user(team="red,blue"),
-    "team with a line end": _user(team="red\n"),
-    "team with a quote": _user(team="red'--"),
-    "team not ASCII": _user(team="röd"),
-    "team of 65": _user(team="r" * 65),
-    "sub a number": _user(sub=7),
-    "sub missing": _user(sub=None),
-    "sub empty": _user(sub=""),
-    "sub too long": _user(sub="x" * 256),
-    "sub with a NUL": _user(sub="a\0b"),
-    "scope a list": _user(scope=["team"]),
-    "audience another": _user(aud="contentshop.assets"),
-    "audience missing": _user(aud=None),
-    "audience a list without us": _user(aud=["a", "b"]),
-    "audience an object": _user(aud={"contentshop": 1}),
-    "issuer another": _user(iss="evil"),
-    "issuer missing": _user(iss=None),
-    "another secret": forged(user_claims(), key="x" * 32),
-    "signed as a service": forged(user_claims(), key=SECRET),
-    "alg none": jwt.encode(user_claims(), "", algorithm="none"),
-    "alg None in the header": forged(user_claims(), header={"alg": "None"}),
-    "alg HS512": jwt.encode(user_claims(), "u" * 64, algorithm="HS512"),
-    "alg a number": forged(user_claims(), header={"alg": 5}),
-    "alg missing": forged(user_claims(), header=b'{"typ":"JWT"}'),
-    "unknown crit": forged(user_claims(), header={"crit": ["urgent"], "urgent": 1}),
-    "crit not a list": forged(user_claims(), header={"crit": "b64"}),
-    "unencoded payload": forged(user_claims(), header={"crit": ["b64"], "b64": False}),
-    "kid a number": forged(user_claims(), header={"kid": 7}),
-    "header nested deep": forged(user_claims(), header=_nested(2_500)),
-    "claims nested deep": forged(_nested(2_500)),
-    "claims a list": forged(b"[]"),
-    "claims not JSON": forged(b"team=red"),
-    "no dots": "abc",
-    "two dots": "..",
-    "five parts": "a.b.c.d.e",
-    "one of ours with a tail": _user() + ".x",
-    "over 8 KiB": _user(padding="x" * 8_000),
-}
 
 
-@pytest.mark.parametrize("name", BAD_TOKENS)
+def bad_tokens() -> dict[str, str]:
+    """Made when a test asks: a token made at collection has expired when the suite comes to it."""
+    return {
+        "no exp": _user(exp=None),
+        "exp text": _user(exp="9999999999"),
+        "exp true": _user(exp=True),
+        "exp in ten years": _user(exp=_now() + 3650 * DAY),
+        "exp past an hour": _user(exp=_now() + 3602),
+        "exp NaN": forged(json.dumps(user_claims(exp=float("nan"))).encode()),
+        "exp infinite": forged(json.dumps(user_claims(exp=float("inf"))).encode()),
+        "exp and iat beyond floats": _user(exp=10**400 + 1, iat=10**400),
+        "exp of 5,000 digits": forged(b'{"aud":"contentshop","exp":' + b"9" * 5000 + b"}"),
+        "no iat": _user(iat=None),
+        "iat in an hour": _user(iat=_now() + 3600, exp=_now() + 3700),
+        "nbf in an hour": _user(nbf=_now() + 3600),
+        "nbf text": _user(nbf="now"),
+        "team missing": _user(team=None),
+        "team empty": _user(team=""),
+        "team a list": _user(team=["red", "blue"]),
+        "team with a comma": _user(team="red,blue"),
+        "team with a line end": _user(team="red\n"),
+        "team with a quote": _user(team="red'--"),
+        "team not ASCII": _user(team="röd"),
+        "team of 65": _user(team="r" * 65),
+        "sub a number": _user(sub=7),
+        "sub missing": _user(sub=None),
+        "sub empty": _user(sub=""),
+        "sub too long": _user(sub="x" * 256),
+        "sub with a NUL": _user(sub="a\0b"),
+        "scope a list": _user(scope=["team"]),
+        "audience another": _user(aud="contentshop.assets"),
+        "audience missing": _user(aud=None),
+        "audience a list without us": _user(aud=["a", "b"]),
+        "audience an object": _user(aud={"contentshop": 1}),
+        "issuer another": _user(iss="evil"),
+        "issuer missing": _user(iss=None),
+        "another secret": forged(user_claims(), key="x" * 32),
+        "signed as a service": forged(user_claims(), key=SECRET),
+        "alg none": jwt.encode(user_claims(), "", algorithm="none"),
+        "alg None in the header": forged(user_claims(), header={"alg": "None"}),
+        "alg HS512": jwt.encode(user_claims(), "u" * 64, algorithm="HS512"),
+        "alg a number": forged(user_claims(), header={"alg": 5}),
+        "alg missing": forged(user_claims(), header=b'{"typ":"JWT"}'),
+        "unknown crit": forged(user_claims(), header={"crit": ["urgent"], "urgent": 1}),
+        "crit not a list": forged(user_claims(), header={"crit": "b64"}),
+        "unencoded payload": forged(user_claims(), header={"crit": ["b64"], "b64": False}),
+        "kid a number": forged(user_claims(), header={"kid": 7}),
+        "header nested deep": forged(user_claims(), header=_nested(2_500)),
+        "claims nested deep": forged(_nested(2_500)),
+        "claims a list": forged(b"[]"),
+        "claims not JSON": forged(b"team=red"),
+        "no dots": "abc",
+        "two dots": "..",
+        "five parts": "a.b.c.d.e",
+        "one of ours with a tail": _user() + ".x",
+        "over 8 KiB": _user(padding="x" * 8_000),
+    }
+
+
+@pytest.mark.parametrize("name", list(bad_tokens()))
 async def test_a_bad_user_token_is_refused(door: grpc.aio.Channel, name: str) -> None:
-    got = await refusal(door, GET, get_job(), bearer(BAD_TOKENS[name]))
+    got = await refusal(door, GET, get_job(), bearer(bad_tokens()[name]))
     assert (got.code, got.reason) == ("UNAUTHENTICATED", "INVALID_TOKEN")
     assert got.message == "the token is not valid here"
 
@@ -168,21 +172,23 @@ async def test_a_bad_header_is_refused(door: grpc.aio.Channel, headers: Headers)
     assert (got.code, got.reason) == ("UNAUTHENTICATED", "INVALID_TOKEN")
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
-        forged(service_claims(aud="contentshop.assets"), key=SECRET),
-        forged(service_claims(aud="contentshop"), key=SECRET),
-        forged(service_claims(aud=["contentshop.enqueue", "contentshop"]), key=SECRET),
-        forged(service_claims(iss="contentshop"), key=SECRET),
-        forged(service_claims(exp=_now() + 302), key=SECRET),
-        forged(service_claims()),
-        forged(service_claims(), key=b""),
-    ],
-    ids=["assets", "users", "both", "issuer", "too long", "user secret", "empty secret"],
-)
-async def test_a_bad_service_token_is_refused(door: grpc.aio.Channel, token: str) -> None:
-    got = await refusal(door, CLAIM, claim(), bearer(token))
+def bad_service_tokens() -> dict[str, str]:
+    """Fresh ones, as above."""
+    both = ["contentshop.enqueue", "contentshop"]
+    return {
+        "assets": forged(service_claims(aud="contentshop.assets"), key=SECRET),
+        "users": forged(service_claims(aud="contentshop"), key=SECRET),
+        "both": forged(service_claims(aud=both), key=SECRET),
+        "issuer": forged(service_claims(iss="contentshop"), key=SECRET),
+        "too long": forged(service_claims(exp=_now() + 302), key=SECRET),
+        "user secret": forged(service_claims()),
+        "empty secret": forged(service_claims(), key=b""),
+    }
+
+
+@pytest.mark.parametrize("name", list(bad_service_tokens()))
+async def test_a_bad_service_token_is_refused(door: grpc.aio.Channel, name: str) -> None:
+    got = await refusal(door, CLAIM, claim(), bearer(bad_service_tokens()[name]))
     assert (got.code, got.reason) == ("UNAUTHENTICATED", "INVALID_TOKEN")
 
 
@@ -286,7 +292,7 @@ async def test_a_token_is_refused_in_the_same_words_whatever_is_wrong(
     door: grpc.aio.Channel,
 ) -> None:
     answers = [
-        await refusal(door, GET, get_job(), bearer(BAD_TOKENS[name]))
+        await refusal(door, GET, get_job(), bearer(bad_tokens()[name]))
         for name in ("another secret", "issuer another", "team a list", "alg none", "no dots")
     ]
     assert len({replace(a, details={}).wire for a in answers}) == 1
