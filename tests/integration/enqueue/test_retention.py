@@ -163,6 +163,24 @@ async def test_a_job_whose_events_are_gone_can_be_read_and_watched(
         assert skipped == ([] if after == last else [after + 1])
 
 
+async def test_an_event_that_came_after_the_clean_up_leaves_no_silent_gap(
+    house: House, db: Database
+) -> None:
+    team = house.team()
+    job = await done(house, team)
+    last = (await team.events(job))[-1].sequence
+    async with db.duty() as tx:
+        older = sa.and_(tables.events.c.job_id == job, tables.events.c.sequence < last)
+        await tx.execute(sa.delete(tables.events).where(older))
+    for after in (0, last - 2, last - 1):
+        messages = [message async for message in team.watch(job, after)]
+        assert messages[-1].final
+        assert messages[-1].sequence == last
+        skipped = [m.snapshot.skipped_from for m in messages if m.snapshot.skipped_from]
+        told = [m.event.sequence for m in messages if m.HasField("event")]
+        assert (skipped, told) == (([], [last]) if after == last - 1 else ([after + 1], []))
+
+
 async def test_events_go_a_few_jobs_at_a_time(house: House, db: Database) -> None:
     team = house.team()
     live = (await team.generate()).id
