@@ -11,6 +11,7 @@ QUICK = (
     "tests/unit/test_crediting.py",
     "tests/unit/test_job_rules.py",
     "tests/integration/enqueue/test_reaper.py",
+    "tests/integration/enqueue/test_store_duties.py",
     "tests/integration/enqueue/test_store_executing.py",
     "tests/integration/enqueue/test_store_leases.py",
     "tests/integration/enqueue/test_store_ledger.py",
@@ -41,7 +42,7 @@ MODULES = {
     "deps": ("services.enqueue.usecases.deps", (*QUICK, *WHOLE)),
     "storing": ("services.enqueue.usecases.storing", QUICK),
     "refusing": ("services.enqueue.usecases.refusing", (*QUICK, *WHOLE)),
-    "relay": ("services.enqueue.relay", (*QUICK, *WHOLE)),
+    "relay": ("services.enqueue.relay", QUICK),
     "request_keys": ("libs.common.request_keys", (*QUICK, *WHOLE)),
 }
 # Of those that reach a fault, so many are run.
