@@ -66,6 +66,8 @@ def build(
     clock: Clock | None = None,
     ids: Ids | None = None,
     broker: Broker | None = None,
+    database: Database | None = None,
+    blobs: BlobStore | None = None,
 ) -> ServiceApp:
     """The service, ready to start.
 
@@ -74,6 +76,8 @@ def build(
         clock: time; the machine's by default.
         ids: randomness; the machine's by default.
         broker: a running broker to share (the embedded house); else BROKER_URL is opened.
+        database: in place of the one of the settings.
+        blobs: in place of those of BLOB_URL.
 
     Raises:
         SettingsError: BLOB_URL is wrong.
@@ -83,9 +87,9 @@ def build(
     shared = broker is not None
     broker = broker or open_broker(settings.broker_url, name="assets", clock=clock, ids=ids)
     crash = CrashPoints(settings.crash_at)
-    blobs = open_blobs(settings, clock, ids, crash)
+    blobs = blobs or open_blobs(settings, clock, ids, crash)
     inspector = ImageInspector(settings.imaging_threads)
-    db = _database(settings, clock)
+    db = database or _database(settings, clock)
     removals = Duty(
         "removals",
         lambda: relay.remove_blobs(deps),

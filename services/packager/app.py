@@ -31,7 +31,7 @@ from services.packager.gateways.zips import ZipWriter
 from services.packager.relay import Builder
 from services.packager.servicer import PackagerServicer
 from services.packager.settings import Settings
-from services.packager.usecases.building import BuildArchive
+from services.packager.usecases.building import BuildArchive, ZipSink
 from services.packager.usecases.deps import Deps, Limits
 from services.packager.usecases.reporting import report_archives
 from services.packager.usecases.requesting import CreateArchive
@@ -65,6 +65,10 @@ def build(
     clock: Clock | None = None,
     ids: Ids | None = None,
     broker: Broker | None = None,
+    database: Database | None = None,
+    clients: Callable[[str], RpcClient] | None = None,
+    blobs: BlobUrls | None = None,
+    zips: ZipSink | None = None,
 ) -> PackagerApp:
     """The service, ready to start.
 
@@ -73,6 +77,10 @@ def build(
         clock: time; the machine's by default.
         ids: randomness; the machine's by default.
         broker: a running broker to share (the embedded house); else BROKER_URL is opened.
+        database: in place of the one of the settings.
+        clients: gives the client of a service, in place of channels to the targets.
+        blobs: in place of those of BLOB_URL.
+        zips: where zips are written, in place of a writer to those blobs.
     """
     clock = clock or SystemClock()
     ids = ids or SystemIds()
@@ -81,17 +89,18 @@ def build(
         broker = open_broker(settings.broker_url, name="packager", clock=clock, ids=ids)
         owned_broker.append(Owned(broker))
     crash = CrashPoints(settings.crash_at)
-    db = Database(
+    db = database or Database(
         settings.database_url,
         duty_url=settings.duty_database_url,
         clock=clock,
         pool_size=settings.pool_size,
         guarded=True,
     )
-    blobs = open_blob_urls(settings.blob_url, clock=clock, ids=ids)
-    zips = _zip_writer(settings, blobs, crash)
-    assets_client = _client(settings, settings.assets_target, "assets", clock)
-    enqueue_client = _client(settings, settings.enqueue_target, "enqueue", clock)
+    blobs = blobs or open_blob_urls(settings.blob_url, clock=clock, ids=ids)
+    writer = _zip_writer(settings, blobs, crash)
+    targets = {"enqueue": settings.enqueue_target, "assets": settings.assets_target}
+    clients = clients or (lambda service: _client(settings, targets[service], service, clock))
+    assets_client, enqueue_client = clients("assets"), clients("enqueue")
     assets, enqueue = AssetsGateway(assets_client), EnqueueGateway(enqueue_client)
     hub = WatchHub(
         db,
@@ -124,7 +133,7 @@ def build(
     )
     builder = Builder(
         deps,
-        BuildArchive(deps, assets, zips),
+        BuildArchive(deps, assets, zips or writer),
         at_once=settings.builds,
         floor_seconds=settings.sweep_seconds,
         alone=not db.on_postgres,
@@ -138,7 +147,7 @@ def build(
         Owned(assets_client),
         Owned(enqueue_client),
         Owned(blobs),
-        Owned(zips),
+        Owned(writer),
         reporting,
         retention,
         builder,

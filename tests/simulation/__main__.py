@@ -25,6 +25,7 @@ from tests.simulation.loop import VirtualLoop
 from tests.simulation.plants import PLANTS
 from tests.simulation.walk import walk
 from tests.simulation.world import template
+from tests.support.databases import SERVICES
 
 T = TypeVar("T")
 
@@ -145,7 +146,8 @@ def _in_turn(pool: ProcessPoolExecutor, asked: argparse.Namespace) -> Iterator[T
 def _begin(plant: str) -> None:
     if plant:
         PLANTS[plant]()
-    template()
+    for service in SERVICES:
+        template(service)
     logs.configure("simulation", level="critical", json=False)
     logging.disable()  # a pool says in full what it thinks of crashes
     warnings.simplefilter("ignore")  # of what a crash leaves unawaited

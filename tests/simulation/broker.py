@@ -27,7 +27,7 @@ class PlayedBroker:
     A publish without a confirm may have landed: the outbox must bear both.
 
     Attributes:
-        queues: what waits, by routing key.
+        queues: what waits, by name.
         told: of which jobs which kind of message has landed, ever.
     """
 
@@ -72,7 +72,11 @@ class PlayedBroker:
             due = self._clock.monotonic() + self._random.uniform(0, LONGEST_DELAY_SECONDS)
             self._delayed.append((due, message))
         else:
-            self.queues[message.routing_key].append(message.body)
+            self.arrive(message)
+
+    def arrive(self, message: Message) -> None:
+        """It is in its queue: here one per routing key."""
+        self.queues[message.routing_key].append(message.body)
 
     def _demand_committed(self, message: Message) -> None:
         ended = messages_pb2.JobEnded.FromString(message.body)  # all kinds begin alike
@@ -107,5 +111,5 @@ class PlayedBroker:
         now = self._clock.monotonic()
         for due, message in self._delayed:
             if due <= now or not self.faulty:
-                self.queues[message.routing_key].append(message.body)
+                self.arrive(message)
         self._delayed = [(due, one) for due, one in self._delayed if due > now and self.faulty]

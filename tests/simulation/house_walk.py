@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
 
-from contentshop.assets.v1 import backend_pb2
-from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, execution_pb2, job_pb2, ops_pb2
-from tests.simulation.house import House
+from contentshop.assets.v1 import assets_pb2, backend_pb2
+from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, ops_pb2
+from tests.simulation.house import ORPHAN_SECONDS, House
+from tests.simulation.house_promises import kept_at_rest, miscounted
 from tests.simulation.loop import Node
 from tests.simulation.promises import broken_at_rest, broken_now, read, untold
 from tests.simulation.walk import BrokenPromiseError
@@ -19,6 +20,8 @@ from tests.simulation.world import TEAMS
 
 STORM_SECONDS = 100.0
 HEALING_SECONDS = 1800.0
+SWEPT_SECONDS = 1.5 * ORPHAN_SECONDS
+PHOTOS = 2  # of a team, at the beginning
 LONGEST_STANDSTILL = 40.0
 Act = Callable[[House, Random], Awaitable[None]]
 
@@ -33,12 +36,12 @@ async def walk_house(seed: int) -> tuple[Counter[str], Counter[str]]:
     async with _open(random) as house:
         for team in TEAMS:
             await _grant(house, team, random.choice((20, 100, 1000)))
+            await _settle_in(house, team)
         acts = await _storm(house, random)
         await _heal(house, random)
-        state = read(house.reader, house.clock.now())
-        _demand(house, broken_at_rest(state), f"seed {seed}, at rest")
-        _demand(house, untold(state, house.broker.told), f"seed {seed}, at rest")
-        _demand(house, _slots(house), f"seed {seed}, at rest")
+        state = read(house.readers["enqueue"], house.clock.now())
+        broken = [*broken_at_rest(state), *untold(state, house.broker.told), *kept_at_rest(house)]
+        _demand(house, broken, f"seed {seed}, at rest")
         acts.update({f"generator: {what}": n for what, n in house.generator.calls.items()})
         return acts, house.refusals
 
@@ -62,76 +65,85 @@ async def _storm(house: House, random: Random) -> Counter[str]:
         begun[act.__name__.strip("_")] += 1
         await act(house, random)
         await asyncio.sleep(random.choice((0.0, 0.05, 0.3, 2.0)))
-        _demand(house, broken_now(read(house.reader, house.clock.now())), act.__name__)
+        state = read(house.readers["enqueue"], house.clock.now())
+        _demand(house, [*broken_now(state), *miscounted(house)], act.__name__)
     return begun
 
 
 async def _heal(house: House, random: Random) -> None:
-    house.broker.faulty = house.generator.faulty = Wires.faulty = False
+    house.broker.faulty = house.generator.faulty = house.blobs.faulty = Wires.faulty = False
     for node in house.all_nodes():
         node.go_on()
         if not node.up:
             await house.restart(node)
     house.broker.pump()
     over = house.clock.monotonic() + HEALING_SECONDS
-    while house.clock.monotonic() < over:
+    while house.clock.monotonic() < over and not _at_rest(house):
         await asyncio.sleep(random.choice((1.0, 5.0)))
-        while (ended := house.packager_takes()) is not None:
-            if ended.archive_wanted:
-                await _record_zip(house, ended.team, ended.job_id)
-        ((alive,),) = house.look(
-            "SELECT (SELECT count(*) FROM jobs WHERE state IN ('QUEUED','RUNNING')"
-            " OR archive_state = 'PENDING') + (SELECT count(*) FROM outbox)"
-        )
-        if not alive:
-            return
+    # What nobody wants has its grace, and is gone soon after.
+    await asyncio.sleep(SWEPT_SECONDS)
 
 
-def _demand(house: House, broken: Iterator[str], where: str) -> None:
-    lines = [*broken, *(f"enqueue failed: {fault!r}" for fault in house.enqueue.faults)]
-    if lines:
+def _at_rest(house: House) -> bool:
+    ((alive,),) = house.look(
+        "SELECT (SELECT count(*) FROM jobs WHERE state IN ('QUEUED','RUNNING')"
+        " OR archive_state = 'PENDING') + (SELECT count(*) FROM outbox)"
+    )
+    ((zips,),) = house.look(
+        "SELECT count(*) FROM archives WHERE state = 'PENDING' OR report_at IS NOT NULL", "packager"
+    )
+    return not alive and not zips and house.broker.idle
+
+
+def _demand(house: House, broken: Iterable[str], where: str) -> None:
+    if lines := [*broken, *house.faults()]:
         raise BrokenPromiseError(f"{where}:\n  " + "\n  ".join(lines))
 
 
-def _slots(house: House) -> Iterator[str]:
-    """What enqueue shows of a slot is what assets keeps in it."""
-    kept = {slot: image.file_id for slot, image in house.assets.doors[_BACKEND].slots.items()}
-    for job_id, index, file_id in house.look(
-        "SELECT job_id, image_index, file_id FROM images WHERE state = 'DONE'"
-    ):
-        if kept.get((job_id, index)) != file_id:
-            yield f"job {job_id}: image {index} is {file_id}, assets keeps another"
+async def _settle_in(house: House, team: str) -> None:
+    while len(_photos(house, team)) < PHOTOS:
+        await house.upload(team)
 
 
-_BACKEND = "contentshop.assets.v1.AssetsBackendService"
+def _photos(house: House, team: str) -> list[int]:
+    rows = house.look(
+        "SELECT id, team FROM files WHERE kind = 'UPLOAD' AND deleted_at IS NULL", "assets"
+    )
+    return [file_id for file_id, owner in rows if owner == team]
+
+
+def _some_photo(house: House, random: Random, team: str) -> backend_pb2.ImageRef:
+    return backend_pb2.ImageRef(file_id=random.choice(_photos(house, team) or [1]))
 
 
 async def _grant(house: House, team: str, amount: int) -> None:
     request = ops_pb2.GrantCreditsRequest(team=team, amount=amount, request_id="first")
     for _ in range(100):
-        if await house.call("", "ops", "OpsService", "GrantCredits", request) is not None:
+        if await house.call("", "ops", "enqueue.OpsService/GrantCredits", request) is not None:
             return
 
 
 async def _enqueue(house: House, random: Random) -> None:
+    team = random.choice(TEAMS)
     request = enqueue_pb2.EnqueueGenerationRequest(
-        product_images=[backend_pb2.ImageRef(file_id=1)],
+        product_images=[_some_photo(house, random, team)],
         number_of_variations=random.randrange(1, 5),
         priority=random.choice((0, 0, 5)),
     )
-    await _of_team(house, random.choice(TEAMS), "EnqueueGeneration", request)
+    await _of_team(house, team, "EnqueueGeneration", request)
 
 
 async def _batch(house: House, random: Random) -> None:
+    team = random.choice(TEAMS)
     request = enqueue_pb2.EnqueueBatchRequest(
         name="simulated",
         variants=[
-            batch_pb2.BatchVariant(product_images=[backend_pb2.ImageRef(file_id=n)])
-            for n in range(1, random.randrange(2, 5))
+            batch_pb2.BatchVariant(product_images=[_some_photo(house, random, team)])
+            for _ in range(1, random.randrange(2, 5))
         ],
         settings=batch_pb2.BatchSettings(number_of_variations=random.randrange(1, 3)),
     )
-    await _of_team(house, random.choice(TEAMS), "EnqueueBatch", request)
+    await _of_team(house, team, "EnqueueBatch", request)
 
 
 async def _cancel(house: House, random: Random) -> None:
@@ -149,25 +161,19 @@ async def _retry(house: House, random: Random) -> None:
 
 
 async def _of_team(house: House, team: str, method: str, request: object) -> None:
-    await house.call(team, "team", "EnqueueService", method, request)
+    await house.call(team, "team", f"enqueue.EnqueueService/{method}", request)
 
 
-async def _packager(house: House, _random: Random) -> None:
-    ended = house.packager_takes()
-    if ended is not None and ended.archive_wanted:
-        await _record_zip(house, ended.team, ended.job_id)
+async def _upload(house: House, random: Random) -> None:
+    await house.upload(random.choice(TEAMS))
 
 
-async def _record_zip(house: House, team: str, job_id: int) -> None:
-    request = execution_pb2.RecordArchiveRequest(
-        team=team,
-        job_id=job_id,
-        state=job_pb2.ARCHIVE_STATE_READY,
-        file_id=10_000_000 + job_id,
-        size_bytes=10,
-        filename="generation.zip",
-    )
-    await house.call("", "packager", "ExecutionService", "RecordArchive", request)
+async def _delete(house: House, random: Random) -> None:
+    """A photo, which a job may use."""
+    team = random.choice(TEAMS)
+    if photos := _photos(house, team):
+        request = assets_pb2.DeleteFileRequest(file_id=random.choice(photos))
+        await house.call(team, "team", "assets.AssetsService/DeleteFile", request)
 
 
 async def _crash(house: House, random: Random) -> None:
@@ -194,7 +200,8 @@ def _go_on(node: Node) -> None:
 
 
 async def _drain(house: House, random: Random) -> None:
-    node = random.choice(house.workers)
+    """Those whom nobody calls."""
+    node = random.choice([*house.workers, house.servers["packager"].node])
     if node.up and not node.standing:
         await house.drain(node)
 
@@ -212,8 +219,9 @@ ACTS: tuple[tuple[Act, float], ...] = (
     (_batch, 1),
     (_cancel, 1.5),
     (_retry, 1),
-    (_packager, 2),
-    (_crash, 1.2),
+    (_upload, 1),
+    (_delete, 0.7),
+    (_crash, 1.6),
     (_restart, 3),
     (_stand_still, 1),
     (_drain, 0.4),

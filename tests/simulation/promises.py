@@ -25,13 +25,13 @@ def read(reader: sqlite3.Connection, now: datetime) -> dict[str, list[Row]]:
         *("credit_entries", "batches"),
     )
     reader.execute("BEGIN")
-    found = {table: _rows(reader, table) for table in tables}
+    found = {table: rows_of(reader, table) for table in tables}
     reader.execute("COMMIT")
     found["now"] = [{"at": int(now.timestamp() * 1_000_000)}]
     return found
 
 
-def _rows(reader: sqlite3.Connection, table: str) -> list[Row]:
+def rows_of(reader: sqlite3.Connection, table: str) -> list[Row]:
     cursor = reader.execute(f"SELECT * FROM {table}")  # noqa: S608 - names of ours
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -14,6 +14,7 @@ from tests.simulation.broker import Look, PlayedBroker
 from tests.simulation.loop import Node
 
 PUMP_SECONDS = 0.01
+TALK = ("assets.jobs", "packager.jobs")
 
 
 class WiredBroker(PlayedBroker):
@@ -24,6 +25,19 @@ class WiredBroker(PlayedBroker):
         self._dice = random
         self.readers: dict[str, list[Reader]] = defaultdict(list)
 
+    def arrive(self, message: Message) -> None:
+        """In each queue that is bound to its routing key."""
+        for queue in TOPOLOGY:
+            if message.routing_key in queue.routing_keys:
+                self.queues[queue.name].append(message.body)
+
+    @property
+    def idle(self) -> bool:
+        """Whether what services tell each other of jobs has all been taken in."""
+        readers = [reader for name in TALK for reader in self.readers[name]]
+        held = any(reader.holds for reader in readers)
+        return not (held or self._delayed or any(self.queues[name] for name in TALK))
+
     def pump_later(self) -> None:
         """Soon, and by nobody's process."""
         asyncio.get_running_loop().call_later(
@@ -33,17 +47,16 @@ class WiredBroker(PlayedBroker):
     def pump(self) -> None:
         """Gives each reader with room a message."""
         for queue in TOPOLOGY:
-            for key in queue.routing_keys:
-                self._share_out(queue.name, key)
+            self._share_out(queue.name)
 
-    def _share_out(self, name: str, key: str) -> None:
-        while self.has(key):
+    def _share_out(self, name: str) -> None:
+        while self.has(name):
             free = [reader for reader in self.readers[name] if reader.has_room]
             if not free:
                 return
-            body = self.take(key)
+            body = self.take(name)
             assert body is not None  # has said so
-            self._dice.choice(free).give(key, body)
+            self._dice.choice(free).give(body)
 
     def of(self, node: Node) -> NodesBroker:
         """As one process sees it."""
@@ -99,9 +112,14 @@ class Reader:
         """Whether it takes another."""
         return self._node.up and not self._paused and len(self._held) < self._prefetch
 
-    def give(self, key: str, body: bytes) -> None:
+    @property
+    def holds(self) -> bool:
+        """Whether it has something in hand."""
+        return bool(self._held)
+
+    def give(self, body: bytes) -> None:
         """A delivery."""
-        delivery = Delivered(self, key, body)
+        delivery = Delivered(self, body)
         self._held.append(delivery)
         self._node.spawn(self._handle(delivery), name="delivery")
 
@@ -116,7 +134,7 @@ class Reader:
         if delivery in self._held:
             self._held.remove(delivery)
             if again:
-                self._broker.queues[delivery.key].append(delivery.body)
+                self._broker.queues[self.queue].append(delivery.body)
             self._broker.pump_later()
 
     def lost(self) -> None:
@@ -145,9 +163,8 @@ class Delivered:
 
     redelivered = False
 
-    def __init__(self, reader: Reader, key: str, body: bytes) -> None:
+    def __init__(self, reader: Reader, body: bytes) -> None:
         self._reader = reader
-        self.key = key
         self.body = body
         self.queue = reader.queue
 

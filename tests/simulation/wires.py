@@ -9,11 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
 from random import Random
+from types import SimpleNamespace
 from typing import Any, cast
 
 from libs.common.auth import Caller, set_current_caller
 from libs.common.errors import ContentshopError, DeadlineExceededError, UnavailableError
 from libs.common.grpc_client import RpcClient
+from libs.common.service_app import ServiceApp
 from tests.simulation.loop import Node
 
 SLOWEST_SECONDS = 0.05
@@ -27,6 +29,33 @@ class Server:
         self.node = node
         self.doors: dict[str, Any] = {}
         self.faults: list[BaseException] = []
+
+
+def doors_of(app: ServiceApp) -> dict[str, Any]:
+    """The methods of a service's servicers, by the full names of their contracts."""
+    rack = _Rack()
+    app.server._register(cast("Any", rack))
+    return rack.doors
+
+
+class _Rack:
+    """Stands where servicers look for a server of gRPC."""
+
+    def __init__(self) -> None:
+        self.doors: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """The same once more."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Whichever of the shapes a method has."""
+        shapes = ("unary_unary", "unary_stream", "stream_unary")
+        self.doors[service] = SimpleNamespace(
+            **{
+                name: next(filter(None, (getattr(handler, shape) for shape in shapes)))
+                for name, handler in handlers.items()
+            }
+        )
 
 
 class Wires:
@@ -55,7 +84,19 @@ class Wires:
 
         return call
 
-    stream_unary = unary_unary
+    def stream_unary(self, path: str, *_args: Any, **_rest: Any) -> Callable[..., Any]:
+        """As a channel of gRPC."""
+
+        async def call(request: Any, **options: Any) -> Any:
+            return await self._call(path, self._sent(request), options["timeout"])
+
+        return call
+
+    async def _sent(self, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """One part after the other, as they come over the network."""
+        async for part in parts:
+            await asyncio.sleep(self._random.uniform(0, SLOWEST_SECONDS))
+            yield part
 
     def unary_stream(self, path: str, *_args: Any, **_rest: Any) -> Callable[..., Any]:
         """As a channel of gRPC."""

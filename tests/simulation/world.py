@@ -113,7 +113,7 @@ class World:
 
     async def __aenter__(self) -> Self:
         asyncio.get_running_loop().set_task_factory(self._make_task)
-        self.path.write_bytes(template())
+        self.path.write_bytes(template("enqueue"))
         self.reader = sqlite3.connect(self.path)
         self._open()
         return self
@@ -386,12 +386,12 @@ class World:
 
 
 @cache
-def template() -> bytes:
-    """A migrated database, made once per process, to be copied."""
+def template(service: str) -> bytes:
+    """A service's migrated database, made once per process, to be copied."""
     with tempfile.TemporaryDirectory(prefix="contentshop-sim-") as folder:
         path = Path(folder) / "template.db"
-        migrate(f"sqlite+aiosqlite:///{path}", migrations_of("enqueue"))
+        migrate(f"sqlite+aiosqlite:///{path}", migrations_of(service))
         with closing(sqlite3.connect(path)) as connection:
-            for change in TEMPLATE_CHANGES:
+            for change in TEMPLATE_CHANGES if service == "enqueue" else ():
                 connection.execute(change)
         return path.read_bytes()
