@@ -20,6 +20,7 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 from libs.common import logs
+from tests.simulation.house_plants import HOUSE_PLANTS
 from tests.simulation.house_walk import walk_house
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.plants import PLANTS
@@ -115,8 +116,12 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seed", type=int, help="one seed again")
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--plant", choices=sorted(PLANTS), help="with this fault of ours")
-    parser.add_argument("--house", action="store_true", help="with real workers; see house.py")
+    parser.add_argument(
+        "--plant", choices=sorted(PLANTS | HOUSE_PLANTS), help="with this fault of ours"
+    )
+    parser.add_argument(
+        "--house", action="store_true", help="all services as they are; see house.py"
+    )
     parser.add_argument("--until-broken", action="store_true", help="stop at the first that fails")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     return parser.parse_args()
@@ -145,7 +150,7 @@ def _in_turn(pool: ProcessPoolExecutor, asked: argparse.Namespace) -> Iterator[T
 
 def _begin(plant: str) -> None:
     if plant:
-        PLANTS[plant]()
+        (PLANTS | HOUSE_PLANTS)[plant]()
     for service in SERVICES:
         template(service)
     logs.configure("simulation", level="critical", json=False)

@@ -230,7 +230,7 @@ class House:
         return await self._told(self._wires(team, "team", method).stream_unary, method, parts())
 
     def _wires(self, team: str, scope: str, method: str) -> Wires:
-        server = self.servers[method.split(".")[0]]
+        server = self.servers[method.partition(".")[0]]
         return Wires(self.random, server, Caller("sim", team, frozenset({scope})))
 
     async def _told(self, shape: Callable[[str], Any], method: str, request: Any) -> Any:

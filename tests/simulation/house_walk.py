@@ -78,8 +78,10 @@ async def _heal(house: House, random: Random) -> None:
             await house.restart(node)
     house.broker.pump()
     over = house.clock.monotonic() + HEALING_SECONDS
-    while house.clock.monotonic() < over and not _at_rest(house):
+    while house.clock.monotonic() < over:
         await asyncio.sleep(random.choice((1.0, 5.0)))
+        if _at_rest(house):
+            break
     # What nobody wants has its grace, and is gone soon after.
     await asyncio.sleep(SWEPT_SECONDS)
 

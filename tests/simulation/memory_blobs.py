@@ -96,10 +96,12 @@ class MemoryBlobs:
     def public_read_url(self, key: str, filename: str, ttl_seconds: int) -> str | None:
         """None."""
         del key, filename, ttl_seconds
+        return None
 
     def public_write_url(self, key: str, size_bytes: int, ttl_seconds: int) -> str | None:
         """None."""
         del key, size_bytes, ttl_seconds
+        return None
 
     async def read(self, key: str) -> AsyncGenerator[bytes, None]:
         """By key or URL, in two chunks; NotFoundError."""
