@@ -1,4 +1,4 @@
-"""Faults planted in assets and the packager: histories of the house must find each."""
+"""Faults planted in assets: histories of the house must find each."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from typing import Any
 
 from services.assets import relay
 from services.assets.store import files, pins, storage
-from services.packager.store import builds
 
 
 async def _nothing(*_args: Any) -> int:
     return 0
-
-
-async def _as_if(*_args: Any) -> bool:
-    return True
 
 
 def pins_are_never_released() -> None:
@@ -38,11 +33,6 @@ def deleted_bytes_count() -> None:
     storage.shrink = _nothing  # type: ignore[assignment]
 
 
-def zips_are_forgotten() -> None:
-    """A packager that dies after it stored a zip stores another."""
-    builds.note_written = _as_if  # type: ignore[assignment]
-
-
 HOUSE_PLANTS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
@@ -50,6 +40,5 @@ HOUSE_PLANTS: dict[str, Callable[[], None]] = {
         strays_stay,
         orphans_stay,
         deleted_bytes_count,
-        zips_are_forgotten,
     )
 }
