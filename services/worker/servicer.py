@@ -6,12 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from contentshop.worker.v1 import worker_pb2 as pb
 from contentshop.worker.v1 import worker_pb2_grpc
+from libs.common.auth import current_caller
 from libs.common.clock import Clock
 from services.worker.circuit import GeneratorCircuit
 from services.worker.consumer import Consumer
 from services.worker.inhand import Counters, JobsInHand
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         context: Any,
     ) -> pb.DrainWorkerResponse:
         """Takes no further jobs; what runs is finished."""
+        log.info("worker.drain_asked", worker=self._facts.name, actor=current_caller().subject)
         await self._consumer.drain()
         return pb.DrainWorkerResponse(worker=self._worker())
 
@@ -63,6 +69,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         context: Any,
     ) -> pb.ResumeWorkerResponse:
         """Takes jobs again."""
+        log.info("worker.resume_asked", worker=self._facts.name, actor=current_caller().subject)
         await self._consumer.resume()
         return pb.ResumeWorkerResponse(worker=self._worker())
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from contentshop.enqueue.v1 import execution_pb2
 from contentshop.worker.v1 import worker_pb2
+from libs.common import logs
 from libs.common.blobs import CHUNK_BYTES
 from libs.common.broker import LANES, lane_queue
 from libs.common.outcomes import Outcome
@@ -169,6 +173,17 @@ async def test_a_job_whose_images_are_all_done_is_only_finished(house: House) ->
     assert house.assets.resolved == []
 
 
+@contextmanager
+def said_by_the_way() -> Iterator[list[MutableMapping[str, Any]]]:
+    """Log lines, those of level info too."""
+    logs.configure("tests", level="info", json=False)
+    try:
+        with capture_logs() as lines:
+            yield lines
+    finally:
+        logs.configure("tests", level="warning", json=False)
+
+
 async def test_drain_and_resume(house: House) -> None:
     gate = Gate()
     app = await house.worker(gate)
@@ -176,7 +191,8 @@ async def test_drain_and_resume(house: House) -> None:
     await house.ring(1)
     await house.until_state(running, "RUNNING")
     door = house.door(app)
-    answer = await door.DrainWorker(worker_pb2.DrainWorkerRequest(), metadata=house.ops())
+    with said_by_the_way() as logged:
+        answer = await door.DrainWorker(worker_pb2.DrainWorkerRequest(), metadata=house.ops())
     assert answer.worker.draining
     # It says so: jobs that wait are not told that a worker should come.
     await eventually(lambda: house.enqueue.presence and not house.enqueue.presence.lanes)
@@ -185,7 +201,11 @@ async def test_drain_and_resume(house: House) -> None:
     await house.until_state(running, "SUCCEEDED")
     assert waiting.state == "QUEUED"
     assert house.broker.ready_count(lane_queue(LANE)) == 1
-    resumed = await door.ResumeWorker(worker_pb2.ResumeWorkerRequest(), metadata=house.ops())
+    with said_by_the_way() as logged_later:
+        resumed = await door.ResumeWorker(worker_pb2.ResumeWorkerRequest(), metadata=house.ops())
+    for lines, event in ((logged, "worker.drain_asked"), (logged_later, "worker.resume_asked")):
+        (line,) = (one for one in lines if one["event"] == event)
+        assert (line["worker"], line["actor"]) == ("worker-1", "developer")
     assert not resumed.worker.draining
     await eventually(lambda: house.enqueue.presence and house.enqueue.presence.lanes)
     await house.until_state(waiting, "SUCCEEDED")

@@ -75,8 +75,10 @@ class BatchDoors(Doors):
     ) -> enqueue_pb2.CancelBatchResponse:
         """Cancels what has not ended of a batch."""
         _check_batch_id(request.batch_id)
-        team = current_caller().team
-        batch = await batches.cancel_batch(self._means.deps, team, request.batch_id)
+        caller = current_caller()
+        batch = await batches.cancel_batch(
+            self._means.deps, caller.team, request.batch_id, actor=caller.subject
+        )
         return enqueue_pb2.CancelBatchResponse(batch=batch_message(batch))
 
     async def RetryBatch(

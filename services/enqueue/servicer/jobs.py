@@ -90,7 +90,10 @@ class JobDoors(Doors):
     ) -> enqueue_pb2.CancelJobResponse:
         """Cancels a job."""
         _check_job_id(request.job_id)
-        job = await reading.cancel_job(self._means.deps, current_caller().team, request.job_id)
+        caller = current_caller()
+        job = await reading.cancel_job(
+            self._means.deps, caller.team, request.job_id, actor=caller.subject
+        )
         return enqueue_pb2.CancelJobResponse(job=job_message(job))
 
     async def ExplainJob(

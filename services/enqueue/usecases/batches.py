@@ -10,7 +10,7 @@ from libs.common.errors import FailedPreconditionError, NotFoundError
 from libs.common.request_keys import RequestKey
 from services.enqueue.batch import Batch, VariantOutputs, outputs_by_variant
 from services.enqueue.domain import Job, JobState
-from services.enqueue.store import admission, batches, explaining
+from services.enqueue.store import admission, audit, batches, explaining
 from services.enqueue.usecases.crediting import balance
 from services.enqueue.usecases.deps import Deps, cancel_jobs, lock_team
 from services.enqueue.usecases.enqueueing import Draft, EnqueueJob
@@ -122,7 +122,7 @@ async def list_batches(deps: Deps, team: str, *, before_id: int | None, limit: i
         return await batches.page(tx, team, before_id=before_id, limit=limit)
 
 
-async def cancel_batch(deps: Deps, team: str, batch_id: int) -> Batch:
+async def cancel_batch(deps: Deps, team: str, batch_id: int, *, actor: str) -> Batch:
     """Cancels every job of a batch that has not ended; their workers are told at once.
 
     Raises:
@@ -132,13 +132,16 @@ async def cancel_batch(deps: Deps, team: str, batch_id: int) -> Batch:
     async with deps.db.transaction(team) as tx:
         team_limit = await lock_team(tx, team)
         locked = await batches.lock_jobs(tx, batch_id, team)
-        await cancel_jobs(tx, deps, locked, team_limit=team_limit)
+        canceled = await cancel_jobs(tx, deps, locked, team_limit=team_limit)
         batch = await batches.find(tx, batch_id, team)
         if batch is None:
             raise NotFoundError("batch")
         # Canceled before, or just now; a canceled retry does not show in the batch's counts.
         if all(job.state in (JobState.SUCCEEDED, JobState.FAILED) for job in locked):
             raise FailedPreconditionError("every job has ended", reason="BATCH_TERMINAL")
+        if canceled:  # asked again, it does nothing, and nobody did it
+            details = {"batch_id": batch_id, "job_ids": [job.id for job in canceled]}
+            await audit.add(tx, team, actor, "CANCEL_BATCH", details=details)
     return batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from libs.common.errors import FailedPreconditionError, NotFoundError
 from services.enqueue.domain import Event, Job, JobState, cursor_past_end
-from services.enqueue.store import events, jobs
+from services.enqueue.store import audit, events, jobs
 from services.enqueue.store.jobs import JobFilter
 from services.enqueue.usecases.deps import Deps, cancel_jobs, lock_team
 
@@ -40,7 +40,7 @@ async def list_events(
     return found[:limit], len(found) > limit
 
 
-async def cancel_job(deps: Deps, team: str, job_id: int) -> Job:
+async def cancel_job(deps: Deps, team: str, job_id: int, *, actor: str) -> Job:
     """Cancels a job: its worker is told at once, its place goes to the team's next.
 
     Raises:
@@ -57,4 +57,6 @@ async def cancel_job(deps: Deps, team: str, job_id: int) -> Job:
         if job.terminal:
             raise FailedPreconditionError("the job has ended", reason="JOB_TERMINAL")
         (canceled,) = await cancel_jobs(tx, deps, [job], team_limit=team_limit)
+        details = {"old": job.state}
+        await audit.add(tx, team, actor, "CANCEL_JOB", job_id=job_id, details=details)
     return canceled
