@@ -207,11 +207,16 @@ def resume(lane: str, *, data: Path | None, output: Output) -> ExitCode:
 
 
 def model(name: str, calls_per_minute: int, *, data: Path | None, output: Output) -> ExitCode:
-    """Sets a model's limit."""
+    """Sets a model's limit; says so where no worker has called a model of that name."""
+    stats = ask("ops", "GetQueueStats", ops_pb2.GetQueueStatsRequest(), data=data)
+    known = sorted(one.model for one in stats.models)
     request = ops_pb2.SetModelLimitRequest(model=name, calls_per_minute=calls_per_minute)
     found = ask("ops", "SetModelLimit", request, data=data).model
     output.say(f"{name}: {_rate(found)} calls per minute")
-    output.result({"model": to_plain(found)})
+    if known and name not in known:  # as yet; a limit may be set before a model's first call
+        names = ", ".join(known)
+        output.warn(f"no worker has called a model {name!r} so far; known are {names}")
+    output.result({"model": to_plain(found), "known": name in known})
     return ExitCode.OK
 
 

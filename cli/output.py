@@ -1,6 +1,7 @@
 """What the command says: results on stdout, progress and errors on stderr; or JSON on stdout.
 
-Nothing the server or the user wrote is read as rich markup. Without a terminal there are no
+Nothing the server or the user wrote is read as rich markup, or shown with characters that a
+terminal obeys (cli/console.py). Without a terminal there are no
 escape codes, and lines are not cut to a width.
 """
 
@@ -20,11 +21,11 @@ PIPE_WIDTH = 200  # columns when nobody looks: tables must not wrap
 
 
 def _console(*, stderr: bool) -> Console:
-    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from cli.console import CleanConsole  # noqa: PLC0415 - slow to import
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else PIPE_WIDTH
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    return CleanConsole(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 class Output:
@@ -61,6 +62,10 @@ class Output:
         if not self.as_json:
             self.stderr.print(text, style=style, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """What people should look at twice, on stderr."""
+        self.note(f"warning: {text}", style="yellow")
+
     def result(self, payload: Mapping[str, Any]) -> None:
         """The one JSON object (or one line of many), when JSON is asked for."""
         if self.as_json:
@@ -80,6 +85,8 @@ class Output:
         from rich import box  # noqa: PLC0415 - slow to import
         from rich.table import Table  # noqa: PLC0415
 
+        from cli.console import cleaned  # noqa: PLC0415
+
         table = Table(
             title=title or None,
             title_justify="left",
@@ -92,7 +99,7 @@ class Output:
         for heading, justify in columns:
             table.add_column(heading, justify="right" if justify == "right" else "left")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(cleaned(cell) for cell in row))
         self.stdout.print(table)
 
 
