@@ -45,6 +45,7 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._endpoints = path / "endpoints.json"
+        self._restoring = path / "restoring"
 
     @property
     def how_to_start(self) -> str:
@@ -87,6 +88,29 @@ class DataFolder:
             hint="Use it as it is, stop it first, or choose another folder with --data.",
             reason="DATA_FOLDER_IN_USE",
         )
+
+    @property
+    def half_restored(self) -> bool:
+        """Whether a restore began here and did not end."""
+        return self._restoring.exists()
+
+    def check_whole(self) -> None:
+        """CliError where it is half restored."""
+        if self.half_restored:
+            raise CliError(
+                f"a restore into {self.path} was cut short",
+                ExitCode.REFUSED,
+                hint=f"Do it again: contentshop restore DIR --data {self.path}",
+                reason="HALF_RESTORED",
+            )
+
+    def begin_restore(self) -> None:
+        """Nothing is served from here until it has ended; only for the holder."""
+        _write_whole(self._restoring, "")
+
+    def end_restore(self) -> None:
+        """It is a house."""
+        self._restoring.unlink(missing_ok=True)
 
     def make_secrets(self) -> Secrets:
         """The secrets, made now if this is the first time; only for the holder."""

@@ -82,6 +82,7 @@ def run_house(data: Path | None, options: HouseOptions, output: Output) -> ExitC
     """
     folder = data_folder(data, cli_settings())
     with folder.held():
+        folder.check_whole()
         _check_ports(options)
         folder.remove_endpoints()  # of one that was killed
         given = house_environ(folder, folder.make_secrets(), options, env.process_environ())
@@ -140,6 +141,14 @@ def house_environ(
         seams[f"{prefix}_DUTY_DATABASE_URL"] = ""
         seams[f"{prefix}_OWNER_DATABASE_URL"] = ""
     return {**environ, **seams}
+
+
+def house_settings(
+    folder: DataFolder, secrets: Secrets, options: HouseOptions, environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """The settings of each service in that environment."""
+    given = house_environ(folder, secrets, options, environ)
+    return {name: _settings(cls, given) for name, cls, *_ in _HOUSES}
 
 
 def _settings(cls: type[Any], environ: Mapping[str, str]) -> Any:

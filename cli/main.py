@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from cli.account import credits_, storage, usage, workflows
+from cli.backup import backup, restore
 from cli.batch import batch
 from cli.demo import demo
 from cli.download import download
@@ -36,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS: dict[str, tuple[Callable[..., int], ...]] = {
-    "Run": (up, demo),
+    "Run": (up, demo, backup, restore),
     "Images": (generate, edit, upload, download),
     "Jobs": (jobs, job, watch, cancel, retry, review, rate),
     "Team": (usage, storage, workflows, token),
