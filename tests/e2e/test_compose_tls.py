@@ -15,7 +15,8 @@ from libs.common.grpc_client import ClientTls, RpcClient, open_channel
 from tests.support.certificates import make_certificates
 from tests.support.compose import make_secrets
 from tests.support.databases import ROOT
-from tests.support.fleet import Fleet, FleetTls, Servers
+from tests.support.fleet import AUTH_SECRET, Fleet, FleetTls, Servers
+from tests.support.shown_lines import run_blocks
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("show_logs")]
 
@@ -25,8 +26,10 @@ HEALTH = ROOT / "deploy" / "compose" / "health.py"
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What make-secrets.sh makes."""
-    return make_secrets(tmp_path_factory.mktemp("compose"))
+    """What make-secrets.sh makes; the fleet signs tokens with a secret of its own."""
+    secrets = make_secrets(tmp_path_factory.mktemp("compose"))
+    (secrets / "auth_secret").write_text(AUTH_SECRET)
+    return secrets
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,19 @@ async def test_the_health_check_of_the_container_is_answered(fleet: Fleet, secre
         )
         async with asyncio.timeout(60):
             assert await process.wait() == 0
+
+
+async def test_what_the_readme_says_of_compose_works_as_written(
+    fleet: Fleet, secrets: Path
+) -> None:
+    folder = secrets.parent
+    for name in ("examples", ".venv"):
+        (folder / name).symlink_to(ROOT / name)
+    team = fleet.team("demo")
+    job = await team.make_job(await team.upload(PHOTO), 1)
+    targets = {name.upper(): fleet.target(name) for name in ("enqueue", "assets")}
+    variables = {**targets, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    (block,) = await run_blocks(ROOT / "README.md", "compose", variables, folder)
+    assert "mug.jpg" in block.said
+    assert "no jobs" not in block.said
+    assert f'"id": "{job.id}"' in block.said

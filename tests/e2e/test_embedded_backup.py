@@ -140,3 +140,4 @@ def test_blobs_are_copied_once_and_temporary_files_never(tmp_path: Path) -> None
     assert (second.blobs, second.size_bytes) == (1, 2)
     assert (target / "team" / "x" / "two").read_text() == "22"
     assert not (target / ".tmp").exists()
+    (source / ".tmp" / "half").unlink()

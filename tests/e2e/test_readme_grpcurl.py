@@ -1,35 +1,21 @@
-"""The grpcurl lines of README.md and docs/USING.md, run by bash as they stand, against a house."""
+"""The grpcurl lines of README.md, docs/USING.md and docs/OPERATIONS.md, run as they stand."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.house import ROOT, House, environ, house
+from tests.support.house import ROOT, House, house
+from tests.support.shown_lines import Block, run_blocks
 
 README = ROOT / "README.md"
 USING = ROOT / "docs" / "USING.md"
-BLOCK = re.compile(
-    r"<!-- grpcurl( refused)? -->\n```bash\n(.*?)```(?:\n\n```\n(.*?)```)?", re.DOTALL
-)
-MARK = "=== block"
-RUN_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Block:
-    """One block of a page, what it shows as its answer, and what it said on stdout and stderr."""
-
-    text: str
-    refused: bool
-    shown: str
-    said: str
+OPERATIONS = ROOT / "docs" / "OPERATIONS.md"
 
 
 @dataclass(frozen=True)
@@ -59,57 +45,15 @@ class Shop:
     house: House
     folder: Path
 
-    async def run(self, page: Path) -> Page:
+    async def run(self, page: Path, **more: str) -> Page:
         """The blocks of the page, in order, in one shell: later ones use variables of earlier."""
-        found = _blocks(page)
-        assert found, f"{page.name} has no block marked <!-- grpcurl -->"
         services = ("enqueue", "assets", "packager", "worker")
         variables = {
             **{name.upper(): self.house.ready[name] for name in services},
             "CONTENTSHOP_DATA": str(self.house.data),
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         }
-        said = await _bash(_script(found), variables, self.folder)
-        answers = re.split(rf"^{MARK} (\d+)$", said, flags=re.MULTILINE)
-        codes = [int(code) for code in answers[1::2]]
-        assert len(codes) == len(found), said
-        assert [code != 0 for code in codes] == [refused for _, refused, _ in found], said
-        blocks = zip(found, answers[::2], strict=False)
-        return Page(self.folder, [Block(*block, answer) for block, answer in blocks])
-
-
-def _blocks(page: Path) -> list[tuple[str, bool, str]]:
-    """Each block of the page: its lines, whether they are to fail, the answer that is shown."""
-    return [
-        (text, bool(refused), shown) for refused, text, shown in BLOCK.findall(page.read_text())
-    ]
-
-
-def _script(blocks: list[tuple[str, bool, str]]) -> str:
-    lines = ["set -uo pipefail; exec 2>&1"]
-    for text, refused, _ in blocks:
-        # `set -e` as a reader would want it: what is not said to fail must not.
-        lines += ["set +e" if refused else "set -e", text]
-        lines += [f"code=$?; printf '\\n{MARK} %s\\n' $code"]
-    return "\n".join(lines)
-
-
-async def _bash(script: str, variables: Mapping[str, str], folder: Path) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *("bash", "-c", script),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env=environ(variables),
-    )
-    try:
-        async with asyncio.timeout(RUN_SECONDS):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return out.decode()
+        return Page(self.folder, await run_blocks(page, "grpcurl", variables | more, self.folder))
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +77,13 @@ async def readme(shop: Shop) -> Page:
 async def using(shop: Shop, readme: Page) -> Page:  # noqa: ARG001 - one page after the other
     """docs/USING.md."""
     return await shop.run(USING)
+
+
+@pytest.fixture(scope="module")
+async def operations(shop: Shop, using: Page) -> Page:
+    """docs/OPERATIONS.md, about the first job of docs/USING.md."""
+    job = re.search(r'"job_id": "(\d+)"', using.said_of("ListJobEvents"))
+    return await shop.run(OPERATIONS, JOB=job[1] if job else "1")
 
 
 def test_the_readme_shows_a_job_from_the_request_to_the_zip(readme: Page) -> None:
@@ -206,3 +157,14 @@ def test_what_operators_ask_and_set(using: Page) -> None:
     knobs = using.said_of("SetTeamLimits")
     for word in ('"max_live_jobs": 5', '"10000000000"', '"calls_per_minute_limit": 120'):
         assert word in knobs, word
+
+
+def test_what_operators_read_runs(operations: Page) -> None:
+    assert '"sentence"' in operations.said_of("ExplainJob")
+    assert '"draining": true' in operations.said_of("DrainWorker")
+    said = "\n".join(block.said for block in operations.blocks)
+    for word in ('"status": "SERVING"', '"outbox": ', '"circuit": "', "0 differences"):
+        assert word in said, word
+    copied = operations.folder / "out"
+    assert (copied / "back" / "enqueue.sqlite").is_file()
+    assert {path.name for path in (copied / "back" / "blobs").iterdir()}
