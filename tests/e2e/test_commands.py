@@ -223,6 +223,10 @@ async def test_what_operators_ask_and_set(shop: House) -> None:
     assert (resumed.code, nowhere.code, model.code, requeued.code) == (0, 2, 0, 3)
     assert limits.json()["enqueue"]["max_live_jobs"] == 7
     assert dead.json() == {"jobs": [], "more": False}
+    mistyped = await shop.run("ops", "model", "ofline", "600")
+    assert mistyped.code == 0
+    assert "warning: no worker has called a model 'ofline' so far; known are " in mistyped.err
+    assert "offline" in mistyped.err
     tables = await asyncio.gather(
         *(shop.run("ops", command) for command in ("queues", "metrics", "dead", "audit"))
     )
