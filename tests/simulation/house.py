@@ -41,6 +41,7 @@ from tests.simulation.generator import MARK_BYTES, FatefulGenerator, png
 from tests.simulation.inline_sqlite import SqliteFiles, inline_database
 from tests.simulation.loop import LoopClock, Node
 from tests.simulation.memory_blobs import MemoryBlobs, MemoryZips
+from tests.simulation.watcher import Watcher
 from tests.simulation.wired_broker import WiredBroker
 from tests.simulation.wires import Server, Wires, doors_of
 from tests.simulation.world import EVENTS_DAYS, SECRET, Dice, template
@@ -83,6 +84,8 @@ class House:
         self.broker = WiredBroker(random, self.clock, self.look)
         self.servers = {name: Server(Node(name)) for name in KEPT}
         self.workers = [Node(f"worker-{n}") for n in (1, 2, 3)]
+        self.watchers: list[Watcher] = []
+        self._outside = Node("outside")
         self._parts: dict[str, Components] = {}
         Wires.faulty = True
 
@@ -97,7 +100,7 @@ class House:
 
     async def close(self) -> None:
         """Ends all."""
-        for node in self.all_nodes():
+        for node in [self._outside, *self.all_nodes()]:
             await node.crash()
         for reader in self.readers.values():
             reader.close()
@@ -228,6 +231,12 @@ class House:
 
         method = "assets.AssetsService/UploadFile"
         return await self._told(self._wires(team, "team", method).stream_unary, method, parts())
+
+    def watch(self, team: str, job_id: int) -> None:
+        """Somebody of the team watches the job from now on, to its end."""
+        client = self._wires(team, "team", "enqueue.EnqueueService/WatchJob").client()
+        self.watchers.append(Watcher(self.random, client, job_id))
+        self._outside.spawn(self.watchers[-1].watch(), name="watcher")
 
     def _wires(self, team: str, scope: str, method: str) -> Wires:
         server = self.servers[method.partition(".")[0]]

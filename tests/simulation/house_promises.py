@@ -31,7 +31,7 @@ def miscounted(house: House) -> Iterator[str]:
 
 
 def kept_at_rest(house: House) -> Iterator[str]:
-    """One line per promise of assets and the packager that does not hold at rest."""
+    """One line per promise of assets, the packager and watches that does not hold at rest."""
     yield from miscounted(house)
     jobs = rows_of(house.readers["enqueue"], "jobs")
     images = rows_of(house.readers["enqueue"], "images")
@@ -48,6 +48,9 @@ def kept_at_rest(house: House) -> Iterator[str]:
         archive = archives.pop(job["id"], None)
         for broken in _zipped(house, job, done[job["id"]], archive, files):
             yield f"job {job['id']}, {job['state']}: {broken}"
+    last = {job["id"]: job["last_sequence"] for job in jobs}
+    for watcher in house.watchers:
+        yield from watcher.broken(last[watcher.job_id])
     for archive in archives.values():
         yield f"the packager has a zip of {archive['job_id']}, which is no job"
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Any
 
 from contentshop.assets.v1 import assets_pb2, backend_pb2
 from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, ops_pb2
@@ -21,6 +22,7 @@ from tests.simulation.world import TEAMS
 STORM_SECONDS = 100.0
 HEALING_SECONDS = 1800.0
 SWEPT_SECONDS = 1.5 * ORPHAN_SECONDS
+WATCHED = 0.3  # of the jobs
 PHOTOS = 2  # of a team, at the beginning
 LONGEST_STANDSTILL = 40.0
 Act = Callable[[House, Random], Awaitable[None]]
@@ -42,6 +44,7 @@ async def walk_house(seed: int) -> tuple[Counter[str], Counter[str]]:
         state = read(house.readers["enqueue"], house.clock.now())
         broken = [*broken_at_rest(state), *untold(state, house.broker.told), *kept_at_rest(house)]
         _demand(house, broken, f"seed {seed}, at rest")
+        acts["watch"] = sum(watcher.comings for watcher in house.watchers)
         acts.update({f"generator: {what}": n for what, n in house.generator.calls.items()})
         return acts, house.refusals
 
@@ -132,7 +135,9 @@ async def _enqueue(house: House, random: Random) -> None:
         number_of_variations=random.randrange(1, 5),
         priority=random.choice((0, 0, 5)),
     )
-    await _of_team(house, team, "EnqueueGeneration", request)
+    made = await _of_team(house, team, "EnqueueGeneration", request)
+    if made is not None and random.random() < WATCHED:
+        house.watch(team, made.job.id)
 
 
 async def _batch(house: House, random: Random) -> None:
@@ -162,8 +167,8 @@ async def _retry(house: House, random: Random) -> None:
         await _of_team(house, team, "RetryJob", request)
 
 
-async def _of_team(house: House, team: str, method: str, request: object) -> None:
-    await house.call(team, "team", f"enqueue.EnqueueService/{method}", request)
+async def _of_team(house: House, team: str, method: str, request: object) -> Any:
+    return await house.call(team, "team", f"enqueue.EnqueueService/{method}", request)
 
 
 async def _upload(house: House, random: Random) -> None:
