@@ -1,4 +1,4 @@
-"""Faults planted in assets: histories of the house must find each."""
+"""Faults planted in assets and in watches: histories of the house must find each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from services.assets import relay
 from services.assets.store import files, pins, storage
+from services.enqueue.store import events
 
 
 async def _nothing(*_args: Any) -> int:
@@ -33,6 +34,17 @@ def deleted_bytes_count() -> None:
     storage.shrink = _nothing  # type: ignore[assignment]
 
 
+def watchers_miss_an_event() -> None:
+    """Who watches a job is told of its next event only when another follows, and not of it."""
+    real = events.after_each
+
+    async def after_each(tx: Any, cursors: Any) -> Any:
+        found = await real(tx, cursors)
+        return {job: new[1:] for job, new in found.items()}
+
+    events.after_each = after_each
+
+
 HOUSE_PLANTS: dict[str, Callable[[], None]] = {
     plant.__name__: plant
     for plant in (
@@ -40,5 +52,6 @@ HOUSE_PLANTS: dict[str, Callable[[], None]] = {
         strays_stay,
         orphans_stay,
         deleted_bytes_count,
+        watchers_miss_an_event,
     )
 }
