@@ -33,6 +33,7 @@ T = TypeVar("T")
 STEPS = 150
 AHEAD = 4
 REPORT_EVERY = 100
+COLLECT_EVERY = 20  # see _begin
 HANGS_SECONDS = 300.0  # a busy machine is no hang
 
 
@@ -62,6 +63,8 @@ def run(seed: int, steps: int, *, house: bool) -> Told:
             acts, refusals = asyncio.run(_in_time(walk(seed, steps)))
     except Exception:  # noqa: BLE001 - any fault is what we are looking for
         return Told(seed, traceback.format_exc())
+    if seed % COLLECT_EVERY == 0:
+        gc.collect()
     return Told(seed, "", acts, refusals)
 
 
@@ -157,7 +160,7 @@ def _begin(plant: str) -> None:
     logging.disable()  # a pool says in full what it thinks of crashes
     warnings.simplefilter("ignore")  # of what a crash leaves unawaited
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)  # a seed is short, and its garbage is small
+    gc.set_threshold(100_000, 50, 100)  # a seed is short; its garbage goes after every few
 
 
 if __name__ == "__main__":
