@@ -57,6 +57,7 @@ async def test_a_batch_from_its_file_to_its_zip(shop: House, spring: Path, tmp_p
     assert jobs[0]["product_image_file_ids"] == jobs[1]["product_image_file_ids"]
 
     watched = await shop.run("batch", "watch", str(batch["id"]), "--json")
+    assert watched.code == 0, watched
     lines = [json.loads(line) for line in watched.out.splitlines()]
     assert [line["final"] for line in lines] == [False] * (len(lines) - 1) + [True]
     kinds = [line["event"]["kind"] for line in lines if line["event"]]
