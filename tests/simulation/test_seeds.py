@@ -12,7 +12,7 @@ from tests.simulation.house_plants import HOUSE_PLANTS
 from tests.simulation.plants import PLANTS
 
 ROOT = Path(__file__).parents[2]
-SEEDS = 180
+SEEDS = 300
 HOUSE_SEEDS = 8  # all services as they are; each takes ten times as long
 FIRST = {"no_fence": 66}
 
