@@ -14,7 +14,7 @@ from tests.simulation.plants import PLANTS
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
 HOUSE_SEEDS = 8  # all services as they are; each takes ten times as long
-FIRST = {"no_fence": 66}
+FIRST = {"no_fence": 66, "orphans_stay": 2, "strays_stay": 3}
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +55,9 @@ def test_a_planted_fault_is_found(plant: str) -> None:
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("plant", sorted(HOUSE_PLANTS))
 def test_a_fault_planted_in_the_house_is_found(plant: str) -> None:
-    done = simulate("--house", "--seeds=200", "--until-broken", f"--plant={plant}")
+    first = FIRST.get(plant, 1)
+    done = simulate(
+        "--house", "--seeds=200", f"--first={first}", "--until-broken", f"--plant={plant}"
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"--plant {plant}" in done.stdout
