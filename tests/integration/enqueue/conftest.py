@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.enqueue.house import House, open_house
+from tests.integration.enqueue.rooms import Rooms, open_rooms
 from tests.support.databases import DatabaseUrls, sqlite_database
 
 
@@ -25,3 +26,10 @@ async def house(urls: DatabaseUrls) -> AsyncIterator[House]:
     """enqueue, running."""
     async with open_house(urls) as house:
         yield house
+
+
+@pytest.fixture
+async def rooms(urls: DatabaseUrls) -> AsyncIterator[Rooms]:
+    """enqueue's store, with nothing running."""
+    async with open_rooms(urls) as rooms:
+        yield rooms

@@ -11,11 +11,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from libs.common.clock import SystemClock
+from libs.common.crash import CrashPoints
 from libs.common.db import Database
 from services.enqueue import tables
 from services.enqueue.domain import InputImage, Job, JobSpec, JobState, Labels
+from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.prompt import Prompt, PromptStrategy
 from services.enqueue.store import admission, jobs, new_jobs
+from services.enqueue.usecases.deps import Deps, Limits
+from services.enqueue.wakeups import LocalWakeups
 from tests.support.databases import DatabaseUrls
 
 SPEC = JobSpec(
@@ -35,6 +39,18 @@ SPEC = JobSpec(
     pin_token="p" * 32,
 )
 LONG = 3600.0
+
+
+def deps_of(db: Database, limits: Limits) -> Deps:
+    """What use cases share, with nobody to wake."""
+    return Deps(
+        db=db,
+        announcer=ProtoAnnouncer(),
+        wakeups=LocalWakeups(),
+        wake_relay=lambda: None,
+        limits=limits,
+        crash=CrashPoints(""),
+    )
 
 
 @dataclass

@@ -12,37 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from libs.common.crash import CrashPoints
 from libs.common.db import Database
 from libs.common.outcomes import Outcome
 from services.enqueue import relay
-from services.enqueue.domain import InputImage, Job, JobSpec, JobState, Labels
-from services.enqueue.gateways import ProtoAnnouncer
-from services.enqueue.prompt import Prompt, PromptStrategy
+from services.enqueue.domain import Job, JobState
 from services.enqueue.store import admission, jobs, new_jobs
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.executing import Held, claim_job, release_for_backoff
-from services.enqueue.wakeups import LocalWakeups
 from tests.fakes.clock import ManualClock
+from tests.integration.enqueue.rooms import SPEC, deps_of
 from tests.support.databases import sqlite_database
 
 LIMITS = Limits(max_claims=3, max_rate_wait_seconds=3600.0)
-SPEC = JobSpec(
-    team="red",
-    type="image_generation",
-    quality="fast",
-    format="png",
-    schema_key="apparel.catalog.v1",
-    values={},
-    aspect_ratio="",
-    count=1,
-    inputs=(InputImage("product", 1),),
-    moodboard=None,
-    prompt=Prompt("a shirt", PromptStrategy.NONE),
-    priority=0,
-    labels=Labels(),
-    pin_token="p" * 32,
-)
 
 
 @dataclass
@@ -82,15 +63,7 @@ class Scene:
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     clock = ManualClock()
     db = Database(sqlite_database("enqueue", tmp_path).app, clock=clock)
-    deps = Deps(
-        db=db,
-        announcer=ProtoAnnouncer(),
-        wakeups=LocalWakeups(),
-        wake_relay=lambda: None,
-        limits=LIMITS,
-        crash=CrashPoints(""),
-    )
-    yield Scene(deps, clock)
+    yield Scene(deps_of(db, LIMITS), clock)
     await db.stop()
 
 

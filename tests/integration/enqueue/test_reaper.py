@@ -7,18 +7,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from libs.common.crash import CrashPoints
 from libs.common.db import Database
 from services.enqueue.domain import JobState
-from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.relay import Reaper
 from services.enqueue.store import admission, jobs, leases, new_jobs
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.executing import claim_job
-from services.enqueue.wakeups import LocalWakeups
 from tests.fakes.clock import ManualClock
 from tests.integration.enqueue.house import CLOCK
-from tests.integration.enqueue.rooms import SPEC
+from tests.integration.enqueue.rooms import SPEC, deps_of
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
 
@@ -63,15 +60,7 @@ class Scene:
 @pytest.fixture
 async def scene(urls: DatabaseUrls) -> AsyncIterator[Scene]:
     db = Database(urls.app, duty_url=urls.duty, clock=CLOCK)
-    deps = Deps(
-        db=db,
-        announcer=ProtoAnnouncer(),
-        wakeups=LocalWakeups(),
-        wake_relay=lambda: None,
-        limits=Limits(lease_seconds=LEASE_SECONDS),
-        crash=CrashPoints(""),
-    )
-    yield Scene(deps, ManualClock())
+    yield Scene(deps_of(db, Limits(lease_seconds=LEASE_SECONDS)), ManualClock())
     await db.stop()
 
 

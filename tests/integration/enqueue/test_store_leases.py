@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 import sqlalchemy as sa
 
 from services.enqueue import tables
 from services.enqueue.domain import Job, JobState
 from services.enqueue.store import leases
 from services.enqueue.store.leases import ExpiredLease, Presence
-from tests.integration.enqueue.rooms import LONG, Rooms, open_rooms
-from tests.support.databases import DatabaseUrls
-
-
-@pytest.fixture
-async def rooms(urls: DatabaseUrls) -> AsyncIterator[Rooms]:
-    async with open_rooms(urls) as rooms:
-        yield rooms
+from tests.integration.enqueue.rooms import LONG, Rooms
 
 
 def lease_of(job: Job) -> ExpiredLease:

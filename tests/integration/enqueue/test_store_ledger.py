@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-
-import pytest
 
 from services.enqueue.domain import Hold, Job
 from services.enqueue.store import credit_checks, jobs, ledger
 from services.enqueue.store.credit_checks import AccountFigures, JobFigures
 from services.enqueue.store.ledger import Account, EntryKind
-from tests.integration.enqueue.rooms import Rooms, open_rooms
-from tests.support.databases import DatabaseUrls
-
-
-@pytest.fixture
-async def rooms(urls: DatabaseUrls) -> AsyncIterator[Rooms]:
-    async with open_rooms(urls) as rooms:
-        yield rooms
+from tests.integration.enqueue.rooms import Rooms
 
 
 async def granted(rooms: Rooms, **amounts: int) -> None:

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from services.enqueue.domain import JobState
 from services.enqueue.store import admission, jobs, lanes, teams
 from services.enqueue.store.admission import Places
-from tests.integration.enqueue.rooms import LONG, Rooms, open_rooms
-from tests.support.databases import DatabaseUrls
-
-
-@pytest.fixture
-async def rooms(urls: DatabaseUrls) -> AsyncIterator[Rooms]:
-    async with open_rooms(urls) as rooms:
-        yield rooms
+from tests.integration.enqueue.rooms import LONG, Rooms
 
 
 async def places(rooms: Rooms, default: int = 3, **limits: int | None) -> dict[str, Places]:

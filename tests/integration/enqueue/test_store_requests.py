@@ -3,47 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
 from libs.common import outbox
-from libs.common.crash import CrashPoints
 from libs.common.errors import AlreadyExistsError, FailedPreconditionError
 from libs.common.request_keys import RequestKey
 from services.enqueue import tables
 from services.enqueue.domain import JobSpec
-from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.store import ledger
 from services.enqueue.usecases.crediting import grant_credits
-from services.enqueue.usecases.deps import Deps, Limits
+from services.enqueue.usecases.deps import Limits
 from services.enqueue.usecases.storing import NewBatch, NewRequest, Stored, StoreRequests
-from services.enqueue.wakeups import LocalWakeups
-from tests.integration.enqueue.rooms import SPEC, Rooms, open_rooms
-from tests.support.databases import DatabaseUrls
+from tests.integration.enqueue.rooms import SPEC, Rooms, deps_of
 
-
-@pytest.fixture
-async def rooms(urls: DatabaseUrls) -> AsyncIterator[Rooms]:
-    async with open_rooms(urls) as rooms:
-        yield rooms
-
-
-def deps_of(rooms: Rooms) -> Deps:
-    return Deps(
-        db=rooms.db,
-        announcer=ProtoAnnouncer(),
-        wakeups=LocalWakeups(),
-        wake_relay=lambda: None,
-        limits=Limits(live_jobs_per_team=3),
-        crash=CrashPoints(""),
-    )
+LIMITS = Limits(live_jobs_per_team=3)
 
 
 def storing(rooms: Rooms) -> StoreRequests:
-    return StoreRequests(deps_of(rooms))
+    return StoreRequests(deps_of(rooms.db, LIMITS))
 
 
 def key(request_id: str = "", body: str = "a", team: str = "red") -> RequestKey:
@@ -128,7 +108,9 @@ async def test_a_refused_request_leaves_nothing_and_lets_the_next_pass(rooms: Ro
 
 async def test_a_grant_is_given_once_and_says_in_the_audit_what_it_was(rooms: Rooms) -> None:
     for _ in range(2):
-        account = await grant_credits(deps_of(rooms), key("g1"), 7, actor="ann", note="hello")
+        account = await grant_credits(
+            deps_of(rooms.db, LIMITS), key("g1"), 7, actor="ann", note="hello"
+        )
         assert account == ledger.Account(7, 7, 0, 0)
     async with rooms.db.duty() as tx:
         [entry] = await ledger.page(tx, "red", job_id=0, before_id=None, limit=9)
