@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.house_plants import HOUSE_PLANTS
 from tests.simulation.plants import PLANTS
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 300
-HOUSE_SEEDS = 8  # all services as they are; each takes ten times as long
-FIRST = {"no_fence": 66, "orphans_stay": 2, "strays_stay": 3}
+HOUSE_SEEDS = 6  # all services as they are; each takes ten times as long
+FIRST = {"no_fence": 66}
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,16 +47,5 @@ def test_a_planted_fault_is_found(plant: str) -> None:
     # From a seed that finds it soon, as things are; when they change, a later one will.
     first = FIRST.get(plant, 20)
     done = simulate("--seeds=2000", f"--first={first}", "--until-broken", f"--plant={plant}")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert f"--plant {plant}" in done.stdout
-
-
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("plant", sorted(HOUSE_PLANTS))
-def test_a_fault_planted_in_the_house_is_found(plant: str) -> None:
-    first = FIRST.get(plant, 1)
-    done = simulate(
-        "--house", "--seeds=200", f"--first={first}", "--until-broken", f"--plant={plant}"
-    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"--plant {plant}" in done.stdout
