@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.pool import NullPool
 
 from libs.common.clock import Clock
 from libs.common.homes import PLACE
 from libs.common.migrations import sync_url
+
+log = structlog.get_logger()
 
 # More than any service hands out between two restores in the same second.
 _AT_LEAST = 1_000_000
@@ -35,6 +38,7 @@ def settle(url: str, metadata: sa.MetaData, clock: Clock) -> int:
             connection.execute(sa.text("DELETE FROM home"))
             connection.execute(sa.text(f"INSERT INTO home (id, place) VALUES (1, {PLACE})"))  # noqa: S608 - ours
     engine.dispose()
+    log.info("restore.settled", first_id=first)
     return first
 
 

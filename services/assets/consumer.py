@@ -26,6 +26,7 @@ from services.assets.usecases.jobs import (
 
 log = structlog.get_logger()
 
+Message = messages_pb2.JobEnqueued | messages_pb2.JobEnded
 QUEUE = "assets.jobs"
 SCHEMA_VERSION = 1
 PREFETCH = 16
@@ -69,15 +70,15 @@ class JobMessages:
             log.warning("message.rejected", queue=QUEUE, bytes=len(delivery.body))
             await delivery.reject()
             return
-        await self._patiently(message, _living(delivery.body, message))
+        await self._patiently(message)
         await delivery.ack()
 
-    async def _patiently(self, message: messages_pb2.JobEnded, living: LivingJob | None) -> None:
+    async def _patiently(self, message: Message) -> None:
         gives_up_at = self._clock.monotonic() + PATIENCE_SECONDS
         failures = 0
         while True:
             try:
-                await self._apply(message, living)
+                await self._apply(message)
             except (UnavailableError, AbortedError) as error:
                 if self._clock.monotonic() > gives_up_at:
                     raise
@@ -87,18 +88,18 @@ class JobMessages:
             else:
                 return
 
-    async def _apply(self, message: messages_pb2.JobEnded, living: LivingJob | None) -> None:
-        if living is not None:
-            await reopen_job(self._deps, living)
-            return
-        job = JobInputs(message.team, message.job_id, message.pin_token)
-        if message.state == job_pb2.JOB_STATE_UNSPECIFIED:
-            await self._keep_inputs(job)
+    async def _apply(self, message: Message) -> None:
+        team, job_id, pin_token = message.team, message.job_id, message.pin_token
+        if isinstance(message, messages_pb2.JobEnded):
+            await end_job(self._deps, JobInputs(team, job_id, pin_token), _end(message))
+        elif message.lives_again:
+            inputs = tuple(message.input_file_ids)
+            await reopen_job(self._deps, LivingJob(team, job_id, pin_token, inputs))
         else:
-            await end_job(self._deps, job, _end(message))
+            await self._keep_inputs(JobInputs(team, job_id, pin_token))
 
 
-def _read(body: bytes) -> messages_pb2.JobEnded | None:
+def _read(body: bytes) -> Message | None:
     """The message, or None for what this version does not know.
 
     A delivery does not say its routing key, and need not: job.enqueued is the beginning of
@@ -115,17 +116,11 @@ def _read(body: bytes) -> messages_pb2.JobEnded | None:
         and TEAM_PATTERN.fullmatch(message.team) is not None
         and message.state in _KNOWN_STATES
     )
-    return message if known else None
-
-
-def _living(body: bytes, message: messages_pb2.JobEnded) -> LivingJob | None:
-    """The job that lives again, if that is what a known message says."""
+    if not known:
+        return None
     if message.state != job_pb2.JOB_STATE_UNSPECIFIED:
-        return None
-    said = messages_pb2.JobEnqueued.FromString(body)
-    if not said.lives_again:
-        return None
-    return LivingJob(said.team, said.job_id, said.pin_token, tuple(said.input_file_ids))
+        return message
+    return messages_pb2.JobEnqueued.FromString(body)
 
 
 def _end(message: messages_pb2.JobEnded) -> JobEnd:

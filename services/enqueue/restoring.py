@@ -27,7 +27,6 @@ def after_restore(settings: Settings) -> int:
     """New ids from now on, and everybody hears of the jobs there are. Again does no harm."""
     url = settings.owner_database_url or settings.database_url
     first = restores.settle(url, tables.metadata, SystemClock())
-    log.info("restore.settled", first_id=first)
     asyncio.run(_tell(settings, first))
     return 0
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import structlog
-
 from libs.common import restores
 from libs.common.clock import SystemClock
 from services.packager import tables
 from services.packager.settings import Settings
 
-log = structlog.get_logger()
-
 
 def after_restore(settings: Settings) -> int:
     """New ids from now on; enqueue's own after-restore tells what happened since the copy."""
     url = settings.owner_database_url or settings.database_url
-    first = restores.settle(url, tables.metadata, SystemClock())
-    log.info("restore.settled", first_id=first)
+    restores.settle(url, tables.metadata, SystemClock())
     return 0

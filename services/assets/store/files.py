@@ -12,7 +12,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from libs.common.db import Tx
-from libs.common.errors import NotFoundError
 from services.assets import tables
 from services.assets.domain import (
     IMAGE_KINDS,
@@ -143,18 +142,15 @@ async def find_slot(tx: Tx, team: str, job_id: int, image_index: int) -> File | 
 
 
 async def find_blob(tx: Tx, team: str, blob_key: str) -> File | None:
-    """The file of a blob; None when no file is known to have been stored for it.
+    """The file of a blob."""
+    rows = await tx.execute(_select(team).where(_files.c.blob_key == blob_key))
+    return _file_or_none(rows.one_or_none())
 
-    Raises:
-        NotFoundError: one was, and is deleted since; its blob may go at any moment.
-    """
-    rows = await tx.execute(
-        sa.select(_files).where(_files.c.team == team, _files.c.blob_key == blob_key)
-    )
-    row = rows.one_or_none()
-    if row is not None and row.deleted_at is not None:
-        raise NotFoundError("file")
-    return _file_or_none(row)
+
+async def was_stored(tx: Tx, team: str, blob_key: str) -> bool:
+    """Whether a blob has a file, or had one that is deleted and not yet forgotten."""
+    named = sa.exists().where(_files.c.team == team, _files.c.blob_key == blob_key)
+    return bool(await tx.scalar(sa.select(named)))
 
 
 async def find_images(

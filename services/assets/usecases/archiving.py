@@ -48,8 +48,12 @@ async def store_archive(deps: Deps, new: NewFile) -> File:
         )
     async with deps.db.read(team) as tx:
         known = await files.find_blob(tx, team, key)
+        # Of a deleted file's blob nothing can be said: it may go at any moment.
+        deleted = known is None and await files.was_stored(tx, team, key)
     if known is not None:
         return known
+    if deleted:
+        raise NotFoundError("file")
     stat = await deps.blobs.stat(key)
     sweepable = deps.clock.now() - timedelta(seconds=deps.figures.orphan_seconds / 2)
     if stat is None or stat.size != new.content.size_bytes or stat.modified < sweepable:
