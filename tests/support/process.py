@@ -84,6 +84,29 @@ def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
             continue
 
 
+def freeze(pids: Sequence[int]) -> None:
+    """SIGSTOP to each, and waits until all their threads stand still.
+
+    The call to kill returns before: a thread within the kernel goes on until it leaves it, and may
+    answer a request on its way.
+    """
+    signal_all(pids, signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while any(_runs(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            raise StartError(f"one of {list(pids)} does not stop")
+        time.sleep(0.001)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a thread of it is neither stopped nor ended."""
+    try:
+        stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}").exists()  # a thread ended under the look: look again
+    return any(stat.rpartition(")")[2].split()[0] not in "TtZX" for stat in stats)
+
+
 def as_user(user: str | None) -> list[str]:
     """A command that becomes the user, and then the program that follows.
 
@@ -154,9 +177,9 @@ class ServerProcess:
             raise StartError(f"ended with {self._process.returncode}:\n{tail}")
 
     def pause(self) -> None:
-        """SIGSTOP to it and all below it."""
+        """SIGSTOP to it and all below it; returns when they stand."""
         self._stopped = descendants(self.pid)
-        signal_all(self._stopped, signal.SIGSTOP)
+        freeze(self._stopped)
 
     def resume(self) -> None:
         """SIGCONT to what was paused."""

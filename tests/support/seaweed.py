@@ -19,6 +19,8 @@ from minio import Minio
 from minio.error import MinioException
 from urllib3.exceptions import HTTPError
 
+from tests.support.process import freeze
+
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 
@@ -113,7 +115,7 @@ class SeaweedServer:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
+        freeze([self.pid])
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
