@@ -64,7 +64,7 @@ async def _frozen(house: ChaosHouse, name: str, least: float, most: float) -> No
     """SIGSTOP, and SIGCONT later: past the lease, a worker is a zombie then."""
     with house.ledger.during("SIGSTOP", "freeze") as deed:
         deed.victim = name
-        if name.startswith("worker") and least > 15.0:
+        if name.startswith("worker"):
             deed.jobs = await house.jobs_of(name)
         house.fleet.pause(name)
         try:
@@ -83,7 +83,9 @@ async def _crashed(house: ChaosHouse, name: str, point: str) -> None:
         house.ledger.open(f"{point} not passed", "idle", name)
         await house.kill(name, "kill -9 to disarm")
     else:
-        house.ledger.open(f"crash at {point}", "crash point", name)
+        deed = house.ledger.open(f"crash at {point}", "crash point", name)
+        if name.startswith("worker"):
+            deed.jobs = await house.jobs_of(name)
     await house.start(name)
 
 

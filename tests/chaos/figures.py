@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,8 @@ from tests.support.invariants import FINAL, State
 # What the goal leaves apart: while one of these lasts, and for this long after.
 BROKER = ("broker", "queues", "rabbit")
 SERVERS = (*BROKER, "database", "postgres", "gemini key revoked")
-ENQUEUES = ("enqueue-1", "enqueue-2")
+# Why a job is taken from its worker, or given back by one that leaves.
+INTERRUPTED = ("WORKER_LOST", "WORKER_DRAINED")
 APART_AFTER = timedelta(seconds=15)
 GOAL_SECONDS = 20.0
 
@@ -59,24 +60,20 @@ def counted(accepted: Accepted, state: State) -> dict[str, int]:
 
 
 def recoveries(house: ChaosHouse, state: State) -> dict[str, Any]:
-    """Seconds from the end of a process to each of its jobs running again."""
+    """Seconds from the end of a process to each of its jobs running again.
+
+    Of a worker: the jobs that it ran. Of an enqueue: all that ran, and that were taken from workers
+    to which nothing was done meanwhile.
+    """
     all_of: list[float] = []
     broker_apart: list[float] = []
     whole: list[float] = []
-    an_enqueue_up: list[float] = []
     slow: list[str] = []
     went_on = 0
     for deed in house.ledger.deeds:
-        if deed.kind not in {"kill", "term", "freeze"} or not deed.victim:
-            continue
-        if deed.victim.startswith("worker"):
-            jobs = deed.jobs
-        elif deed.victim.startswith("enqueue") and deed.kind == "kill":
-            jobs = tuple(_running_at(state, deed.at))
-        else:
-            continue
-        for job_id in jobs:
-            seconds = _back_after(state.events[job_id], deed)
+        for job_id in _interrupted_by(deed, state):
+            events = state.events[job_id]
+            seconds = _back_after(events, deed)
             if seconds is None or _has_another_cause(house, job_id, deed, seconds):
                 went_on += 1
                 continue
@@ -86,20 +83,25 @@ def recoveries(house: ChaosHouse, state: State) -> dict[str, Any]:
                 broker_apart.append(seconds)
                 if seconds > GOAL_SECONDS:
                     what = f"{deed.name} {deed.victim}"
-                    slow.append(f"job {job_id}: {seconds:.1f} s after {what}; {others}")
+                    life = "; ".join(_told(events, deed, seconds))
+                    slow.append(f"job {job_id}: {seconds:.1f} s after {what}: {life}; {others}")
             if not any(name.startswith(SERVERS) for name in others):
                 whole.append(seconds)
-                # A fresh enqueue takes from nobody for a lease: it cannot know who renewed.
-                if not all(any(name.endswith(e) for name in others) for e in ENQUEUES):
-                    an_enqueue_up.append(seconds)
     return {
         "all": _spread(all_of),
         "broker_faults_apart": _spread(broker_apart),
         "broker_and_database_faults_apart": _spread(whole),
-        "and_with_an_enqueue_that_stayed": _spread(an_enqueue_up),
         "went_on_or_ended": went_on,
         "past_the_goal_broker_faults_apart": slow,
     }
+
+
+def _interrupted_by(deed: Deed, state: State) -> Iterable[int]:
+    if deed.victim.startswith("worker"):
+        return deed.jobs
+    if deed.victim.startswith("enqueue") and deed.kind in {"kill", "freeze", "crash point"}:
+        return _running_at(state, deed.at)
+    return ()
 
 
 def _running_at(state: State, moment: datetime) -> Iterator[int]:
@@ -111,39 +113,59 @@ def _running_at(state: State, moment: datetime) -> Iterator[int]:
 
 
 def _back_after(events: list[dict[str, Any]], deed: Deed) -> float | None:
-    """Until it was claimed anew; None where it was not taken from its worker, or had ended."""
+    """Until it was claimed anew; None where it was not taken from its worker, or had ended.
+
+    What its worker gave back for a reason of its own (a bad answer, the blob store) was running.
+    """
     requeued = False
     for event in events:
         if event["at"] <= deed.at:
             continue
         if event["kind"] in FINAL:
             return None
-        if event["kind"] == "REQUEUED":
-            # Given back for a reason of its own, or taken since its worker was silent.
+        if event["kind"] == "REQUEUED" and not requeued:
+            if event["error_reason"] not in INTERRUPTED:
+                return None
             requeued = True
         if event["kind"] == "STARTED" and requeued:
             return float((event["at"] - deed.at).total_seconds())
     return None
 
 
+def _told(events: list[dict[str, Any]], deed: Deed, seconds: float) -> Iterator[str]:
+    """What was told of a job from shortly before a deed until it ran again."""
+    for event in events:
+        after = (event["at"] - deed.at).total_seconds()
+        if -2 * APART_AFTER.total_seconds() <= after <= seconds + 0.001:
+            yield f"{after:+.1f} {event['kind']} {event['error_reason'] or ''}".rstrip()
+
+
 def _has_another_cause(house: ChaosHouse, job_id: int, deed: Deed, seconds: float) -> bool:
-    """Whether it was its worker that ended, after an enqueue that did it no harm."""
+    """Whether something was done to its worker, after an enqueue that did it no harm."""
     until = deed.at + timedelta(seconds=seconds)
     return not deed.jobs and any(
-        job_id in other.jobs and deed.at <= other.at <= until for other in house.ledger.deeds
+        job_id in other.jobs and deed.at - APART_AFTER <= other.at <= until
+        for other in house.ledger.deeds
     )
 
 
 def _meanwhile(house: ChaosHouse, deed: Deed, seconds: float) -> list[str]:
-    """What else was done while it healed, or not long before."""
+    """What else was done while it healed, or not long before: when, how long, and to whom."""
     until = deed.at + timedelta(seconds=seconds)
     return [
-        f"{other.name} {other.victim}".strip()
+        f"{other.name} {other.victim}".strip() + f" {_when(other, deed)}"
         for other in house.ledger.deeds
         if other is not deed
         and other.at <= until
         and (other.until or other.at) + APART_AFTER >= deed.at
     ]
+
+
+def _when(other: Deed, deed: Deed) -> str:
+    begins = f"{(other.at - deed.at).total_seconds():+.0f}"
+    if other.until is None:
+        return begins
+    return f"{begins}..{(other.until - deed.at).total_seconds():+.0f}"
 
 
 def _spread(values: list[float]) -> dict[str, float]:
