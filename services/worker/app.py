@@ -79,7 +79,8 @@ def build(
         ids=ids or SystemIds(),
         crash=CrashPoints(settings.crash_at),
     )
-    name = settings.name or f"{socket.gethostname()}-{os.getpid()}-{base.ids.token()[:6]}"
+    host = socket.gethostname()
+    name = settings.name.replace("{host}", host) or f"{host}-{os.getpid()}-{base.ids.token()[:6]}"
     shared = broker is not None
     broker = broker or open_broker(settings.broker_url, name=name, clock=base.clock, ids=base.ids)
     generator = generator or open_generator(settings, base.clock)
@@ -222,6 +223,7 @@ def _consumer(
         broker,
         lanes=base.settings.lanes,
         claims=enqueue,
+        known=keeper.known,
         hand=state.hand,
         circuit=state.circuit,
         carry=carrier.carry,

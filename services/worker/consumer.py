@@ -47,6 +47,7 @@ class Consumer:
         broker: where doorbells come from.
         lanes: which doorbells.
         claims: turns doorbells into jobs.
+        known: set when enqueue knows that this process has begun; nothing is taken before.
         hand: the slots.
         circuit: whether the generator is well.
         carry: starts on a claimed job.
@@ -62,6 +63,7 @@ class Consumer:
         *,
         lanes: Sequence[str],
         claims: Claims,
+        known: asyncio.Event,
         hand: JobsInHand,
         circuit: GeneratorCircuit,
         carry: Callable[[Claim], None],
@@ -72,6 +74,7 @@ class Consumer:
         self._broker = broker
         self._lanes = tuple(lanes)
         self._claims = claims
+        self._known = known
         self._hand = hand
         self._circuit = circuit
         self._carry = carry
@@ -90,14 +93,21 @@ class Consumer:
         self.draining = False
 
     async def start(self) -> None:
-        """Subscribes to every lane."""
+        """Subscribes to every lane, as soon as enqueue knows this worker."""
         self._hand.on_change = self.changed
         self._circuit.on_change = self.changed
+        self._owner.spawn(self._subscribe(), name="consumer.subscribe")
+
+    async def _subscribe(self) -> None:
+        await self._known.wait()
         async with self._settling:  # a handler may want to pause before all are there
             for lane in self._lanes:
-                self._subscriptions.append(
-                    await self._broker.consume(lane_queue(lane), self._handle, prefetch=1)
+                subscription = await self._broker.consume(
+                    lane_queue(lane), self._handle, prefetch=1
                 )
+                self._subscriptions.append(subscription)
+                if not self._taking:  # drained meanwhile
+                    await subscription.pause()
 
     async def stop(self) -> None:
         """Takes no more; a claim that is under way is brought to its end first."""

@@ -32,6 +32,7 @@ class Leases(Protocol):
         lanes: Sequence[str],
         slots: int,
         *,
+        fresh: bool,
         timeout_seconds: float = ...,
     ) -> Renewal:
         """Renews all leases by one call."""
@@ -43,6 +44,10 @@ class LeaseKeeper:
 
     A lease that could not be renewed in time, by this machine's monotonic clock, is taken as
     lost: its job is dropped here, whatever the network says.
+
+    Attributes:
+        known: set when the first renewal was answered. Until then the worker must not claim, since
+            that one gives away whatever runs under its name.
 
     Args:
         leases: who renews.
@@ -71,6 +76,7 @@ class LeaseKeeper:
         self._ids = ids
         self._backoff = Backoff(first_seconds=0.2, max_seconds=min(2.0, every_seconds))
         self._failures = 0
+        self.known = asyncio.Event()
         self._wake = asyncio.Event()
         self._owner = TaskOwner()
 
@@ -110,7 +116,11 @@ class LeaseKeeper:
         timeout = max(MIN_CALL_SECONDS, min(self._every, self._seconds_to_expiry()))
         try:
             renewal = await self._leases.renew(
-                held, self._lanes(), self._hand.slots, timeout_seconds=timeout
+                held,
+                self._lanes(),
+                self._hand.slots,
+                fresh=not self.known.is_set(),
+                timeout_seconds=timeout,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the leases were not renewed
             self._failures += 1
@@ -120,6 +130,7 @@ class LeaseKeeper:
             self._drop_expired()
             return
         self._failures = 0
+        self.known.set()
         for lease in held:
             if lease.job_id in renewal.lost_job_ids:
                 if self._hand.stop(lease.job_id, lease.fence, Stop.COMMAND):

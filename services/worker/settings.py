@@ -18,7 +18,11 @@ class Settings(CommonSettings):
     """What the worker is told by its environment."""
 
     listen: str = setting("WORKER_LISTEN", "host:port to serve gRPC on", "127.0.0.1:50054")
-    name: str = setting("WORKER_NAME", "this worker's own name; empty: host-pid-random", "")
+    name: str = setting(
+        "WORKER_NAME",
+        "this worker's own, kept over its restarts, {host} the machine's; empty: host-pid-random",
+        "",
+    )
     slots: int = setting("WORKER_SLOTS", "jobs carried at once", 4, at_least=1)
     images_at_once: int = setting(
         "WORKER_IMAGES_AT_ONCE", "generator calls at once, of all jobs", 16, at_least=1

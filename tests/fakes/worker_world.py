@@ -109,6 +109,7 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
         self.faults = Faults()
         self.lease_ms = lease_ms
         self.presence: pb.RenewLeasesRequest | None = None
+        self.fresh: list[bool] = []  # of each renewal
         self.asks: list[pb.AcquireCallsRequest] = []
         self.reports: list[pb.ReportCallsRequest] = []
         self.leave: Callable[[pb.AcquireCallsRequest], pb.AcquireCallsResponse] | None = None
@@ -176,6 +177,8 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
     ) -> pb.RenewLeasesResponse:
         self.faults.before("RenewLeases")
         self.presence = request
+        self.fresh.append(request.fresh)
+        self.faults.after("RenewLeases")
         lost = []
         for held in request.leases:
             job = self.jobs[held.job_id]

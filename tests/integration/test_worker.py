@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -246,6 +247,25 @@ async def test_the_worker_is_present_without_jobs(house: House) -> None:
     presence = house.enqueue.presence
     assert presence is not None
     assert (presence.worker, presence.slots, tuple(presence.lanes)) == ("worker-1", 4, LANES)
+
+
+async def test_a_name_may_have_the_hosts_in_it(house: House) -> None:
+    app = await house.worker(name="worker-{host}")
+    assert app.name == f"worker-{socket.gethostname()}"
+
+
+async def test_nothing_is_taken_before_enqueue_knows_the_worker(house: House) -> None:
+    house.enqueue.faults.away.add("RenewLeases")
+    house.enqueue.faults.lose_answers["RenewLeases"] = 1
+    job = house.job(1)
+    await house.ring(1)
+    await house.worker()
+    await eventually(lambda: house.enqueue.faults.calls["RenewLeases"] >= 3)
+    assert house.enqueue.faults.calls["ClaimJob"] == 0
+    house.enqueue.faults.away.clear()
+    await house.until_state(job, "SUCCEEDED")
+    await eventually(lambda: len(house.enqueue.fresh) >= 4)
+    assert house.enqueue.fresh[:4] == [True, True, False, False]
 
 
 async def test_garbage_goes_to_the_dead_letters(house: House) -> None:

@@ -126,9 +126,10 @@ class ExecutionServicer(CallDoors, PromptDoors, execution_pb2_grpc.ExecutionServ
             ):
                 check.check(set(request.lanes) <= set(LANES), "lanes", "names an unknown lane")
             check.within(request.slots, 0, MAX_LEASES, "slots")
+            check.check(not (request.fresh and request.leases), "fresh", "goes without leases")
         presence = Presence(request.worker, tuple(request.lanes), request.slots)
         held = {lease.job_id: lease.fence for lease in request.leases}
-        lost = await executing.renew_leases(self._deps, presence, held)
+        lost = await executing.renew_leases(self._deps, presence, held, fresh=request.fresh)
         return execution_pb2.RenewLeasesResponse(lost_job_ids=lost, lease_ms=self._lease_ms())
 
     async def WatchWorker(

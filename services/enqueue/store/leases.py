@@ -120,13 +120,19 @@ async def still_expired(tx: Tx, lease: ExpiredLease) -> bool:
     return row is not None
 
 
+async def revoke(tx: Tx, worker: str) -> None:
+    """Lets the leases of a worker run out now."""
+    await tx.execute(_revoked(tx).where(_jobs.c.worker == worker))
+
+
 async def revoke_all(tx: Tx) -> None:
     """Lets every lease run out now: at the start of an embedded house, whose workers are gone."""
-    await tx.execute(
-        sa.update(_jobs)
-        .where(_jobs.c.state == JobState.RUNNING)
-        .values(lease_expires_at=tx.after(-1))
-    )
+    await tx.execute(_revoked(tx))
+
+
+def _revoked(tx: Tx) -> sa.Update:
+    running = sa.update(_jobs).where(_jobs.c.state == JobState.RUNNING)
+    return running.values(lease_expires_at=tx.after(-1))
 
 
 async def ring_all(tx: Tx) -> None:

@@ -77,9 +77,16 @@ async def _not_claimable(tx: Tx, job_id: int) -> Exception:
     return FailedPreconditionError("the job is not to be claimed now", reason="JOB_NOT_CLAIMABLE")
 
 
-async def renew_leases(deps: Deps, worker: Presence, held: Mapping[int, int]) -> list[int]:
-    """Renews a worker's leases (job id → fence) and notes its presence; the ids it has lost."""
+async def renew_leases(
+    deps: Deps, worker: Presence, held: Mapping[int, int], *, fresh: bool = False
+) -> list[int]:
+    """Renews a worker's leases (job id → fence) and notes its presence; the ids it has lost.
+
+    Fresh: the process has just begun, and what an earlier one of its name held is for the reaper.
+    """
     async with deps.db.duty() as tx:
+        if fresh:
+            await leases.revoke(tx, worker.name)
         renewed = await leases.renew(tx, held, deps.limits.lease_seconds)
         await leases.present(tx, worker, len(held))
     return sorted(set(held) - renewed)

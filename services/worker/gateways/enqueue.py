@@ -93,14 +93,19 @@ class EnqueueGateway:
         lanes: Sequence[str],
         slots: int,
         *,
+        fresh: bool,
         timeout_seconds: float = CALL_SECONDS,
     ) -> Renewal:
-        """Renews all leases, by one try; says that the worker lives, with none as well."""
+        """Renews all leases, by one try; says that the worker lives, with none as well.
+
+        Fresh: it has not claimed anything yet, and what runs under its name is a dead process's.
+        """
         request = pb.RenewLeasesRequest(
             worker=self._worker,
             leases=[pb.HeldLease(job_id=one.job_id, fence=one.fence) for one in leases],
             lanes=lanes,
             slots=slots,
+            fresh=fresh,
         )
         answer: pb.RenewLeasesResponse = await self._client.unary(
             self._stub.RenewLeases, request, timeout_seconds=timeout_seconds

@@ -197,9 +197,11 @@ class Worker:
         request = execution_pb2.FinishJobRequest(job_id=job_id, fence=fence)
         return await self.call("FinishJob", request)
 
-    async def renew(self, held: dict[int, int]) -> Any:
+    async def renew(self, held: dict[int, int], *, fresh: bool = False) -> Any:
         leases = [execution_pb2.HeldLease(job_id=j, fence=f) for j, f in held.items()]
-        request = execution_pb2.RenewLeasesRequest(worker=self.name, leases=leases, slots=4)
+        request = execution_pb2.RenewLeasesRequest(
+            worker=self.name, leases=leases, slots=4, fresh=fresh
+        )
         return await self.call("RenewLeases", request)
 
     async def release(self, job_id: int, fence: int, cause: Any, **fields: Any) -> Any:

@@ -61,6 +61,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("RenewLeases", {**RENEW, "leases": [HELD] * 1001}, "leases"),
     ("RenewLeases", {**RENEW, "lanes": ["video.fast"]}, "lanes"),
     ("RenewLeases", {**RENEW, "slots": -1}, "slots"),
+    ("RenewLeases", {**RENEW, "leases": [HELD], "fresh": True}, "fresh"),
     ("WatchWorker", {"worker": "a\nb\r"}, "worker"),
     ("RecordImage", {**MADE, "fence": 0}, "fence"),
     ("RecordImage", {**MADE, "index": 0}, "index"),

@@ -22,6 +22,7 @@ from tests.support.eventually import eventually
 
 DRAIN = execution_pb2.RELEASE_CAUSE_DRAIN
 BACKOFF = execution_pb2.RELEASE_CAUSE_BACKOFF
+QUEUED, RUNNING = job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING
 
 
 class Doorbells:
@@ -205,6 +206,28 @@ async def test_writes_of_a_stale_fence_are_refused(house: House) -> None:
     assert list(lost.lost_job_ids) == [job.id]
     assert list((await worker.renew({job.id: new.fence})).lost_job_ids) == []
     assert (await team.get(job.id)).attempts == 1
+
+
+async def test_what_a_dead_process_held_is_given_away_when_the_next_of_its_name_begins(
+    house: House,
+) -> None:
+    team, worker = house.team(), house.worker()
+    left, others = await team.generate(number_of_variations=2), await team.generate()
+    old = await worker.claim(left.id, "c1")
+    await worker.record(left.id, old.fence, 1, 101)
+    held = await house.worker("w2").claim(others.id, "c2")
+    assert list((await worker.renew({})).lost_job_ids) == []  # says nothing of what it holds
+    await house.app.duties["reaper"].once()
+    assert (await team.get(left.id)).state == RUNNING
+    await asyncio.gather(*(worker.renew({}, fresh=True) for _ in range(2)))
+    await house.app.duties["reaper"].once()
+    assert (await team.get(left.id)).state == QUEUED
+    assert (await team.get(others.id)).state == RUNNING
+    assert not (await house.worker("w2").renew({others.id: held.fence})).lost_job_ids
+    with pytest.raises(LeaseLostError):
+        await worker.record(left.id, old.fence, 2, 102)
+    new = await worker.claim(left.id, "c3")
+    assert [image.index for image in new.images] == [2]
 
 
 async def test_a_slot_keeps_its_first_file(house: House) -> None:

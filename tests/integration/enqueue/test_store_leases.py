@@ -113,6 +113,15 @@ async def test_an_embedded_house_takes_all_leases_back_and_rings_for_all(rooms: 
     assert (await rooms.row(over.id)).lease_expires_at is None
 
 
+async def test_the_leases_of_one_worker_are_taken_back(rooms: Rooms) -> None:
+    mine, theirs, over = await rooms.running(), await rooms.running(), await rooms.ended()
+    await rooms.change(theirs.id, worker="w2")
+    async with rooms.db.duty() as tx:
+        await leases.revoke(tx, "w1")
+        assert await leases.expired(tx, 9) == [lease_of(mine)]
+    assert (await rooms.row(over.id)).lease_expires_at is None
+
+
 async def test_the_last_event_numbers_of_jobs(rooms: Rooms) -> None:
     queued, admitted = (await rooms.add())[0], (await rooms.add(admitted=True))[0]
     async with rooms.db.read_all() as tx:

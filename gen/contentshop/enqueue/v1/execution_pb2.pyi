@@ -245,10 +245,15 @@ class RenewLeasesRequest(message.Message):
     LEASES_FIELD_NUMBER: builtins.int
     LANES_FIELD_NUMBER: builtins.int
     SLOTS_FIELD_NUMBER: builtins.int
+    FRESH_FIELD_NUMBER: builtins.int
     worker: builtins.str
     """The worker's own name."""
     slots: builtins.int
     """How many jobs it can carry at once."""
+    fresh: builtins.bool
+    """This process has not claimed anything yet: what runs under its name is an earlier one's, which
+    is gone. Sent with no leases, until it was answered once.
+    """
     @builtins.property
     def leases(self) -> containers.RepeatedCompositeFieldContainer[HeldLease]:
         """Its claims."""
@@ -264,10 +269,11 @@ class RenewLeasesRequest(message.Message):
         leases: abc.Iterable[HeldLease] | None = ...,
         lanes: abc.Iterable[builtins.str] | None = ...,
         slots: builtins.int = ...,
+        fresh: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["lanes", b"lanes", "leases", b"leases", "slots", b"slots", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["fresh", b"fresh", "lanes", b"lanes", "leases", b"leases", "slots", b"slots", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

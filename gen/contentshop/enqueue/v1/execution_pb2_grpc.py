@@ -121,7 +121,9 @@ class ExecutionServiceServicer:
 
     def RenewLeases(self, request, context):
         """Renews all leases of a worker in one call, and says that the worker lives. The answer names
-        the jobs that are no longer the worker's.
+        the jobs that are no longer the worker's. A process that has just begun says so: jobs that an
+        earlier one had under the same name are given to others at once. INVALID_ARGUMENT: `fresh`
+        with leases.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,7 +26,9 @@ class ExecutionServiceStub:
     """
     RenewLeases: _aio.UnaryUnaryMultiCallable[_execution_pb2.RenewLeasesRequest, _execution_pb2.RenewLeasesResponse]
     """Renews all leases of a worker in one call, and says that the worker lives. The answer names
-    the jobs that are no longer the worker's.
+    the jobs that are no longer the worker's. A process that has just begun says so: jobs that an
+    earlier one had under the same name are given to others at once. INVALID_ARGUMENT: `fresh`
+    with leases.
     """
     WatchWorker: _aio.UnaryStreamMultiCallable[_execution_pb2.WatchWorkerRequest, _execution_pb2.WatchWorkerResponse]
     """Tells a worker at once of jobs it must stop. Best effort; RenewLeases is the floor. Lasts
@@ -90,7 +92,9 @@ class ExecutionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_execution_pb2.RenewLeasesRequest, _abc.Awaitable[_execution_pb2.RenewLeasesResponse]],
     ) -> _abc.Awaitable[_execution_pb2.RenewLeasesResponse]:
         """Renews all leases of a worker in one call, and says that the worker lives. The answer names
-        the jobs that are no longer the worker's.
+        the jobs that are no longer the worker's. A process that has just begun says so: jobs that an
+        earlier one had under the same name are given to others at once. INVALID_ARGUMENT: `fresh`
+        with leases.
         """
 
     @_abc_1.abstractmethod
