@@ -39,7 +39,7 @@ SETTINGS = {
     "ASSETS_REMOVAL_SECONDS": "0",
     "GRACE_SECONDS": "1",
 }
-# A relay that died leaves its rows to others after 10 s: those three go first, the rest of the
+# A relay that died leaves its rows to others after 6 s: those three go first, the rest of the
 # test runs meanwhile.
 CRASH_POINTS = ("E4", "E5", "E6", "E2", "E3", "E8", "E9", "E10")
 
