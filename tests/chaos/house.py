@@ -27,6 +27,8 @@ DEATH_SECONDS = 20.0  # a crash point that nobody comes by in this time is given
 # it, since no job may end badly for what was done to its surroundings.
 SETTINGS = {
     "GENERATOR": "gemini",
+    # Places for all that is admitted: the time to heal is measured, and not a queue's.
+    "WORKER_SLOTS": "8",
     "GEMINI_API_KEY": KEY,
     "LEASE_SECONDS": "15",
     "SWEEP_SECONDS": "2",
