@@ -83,9 +83,12 @@ class LifeOfJobs(RuleBasedStateMachine):
     def renew(self, worker: int) -> None:
         self._run(self._world.renew(self._world.workers[worker]))
 
-    @rule(worker=workers)
-    def lose_worker(self, worker: int) -> None:
-        self._world.workers[worker].claims.clear()
+    @rule(worker=workers, again=some)
+    def lose_worker(self, worker: int, again: bool) -> None:  # noqa: FBT001 - Hypothesis calls it
+        played = self._world.workers[worker]
+        played.claims.clear()
+        if again:
+            self._run(self._world.begin(played))
 
     @rule(duty=st.sampled_from((*DUTIES, "relay", "relay")))
     def do_duty(self, duty: str) -> None:

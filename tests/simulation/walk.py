@@ -137,7 +137,11 @@ async def _renew(world: World, random: Random) -> None:
 
 
 async def _kill_worker(world: World, random: Random) -> None:
-    _worker(world, random).claims.clear()
+    worker = _worker(world, random)
+    if random.random() < 0.5:  # noqa: PLR2004
+        await world.begin(worker)
+    else:
+        worker.claims.clear()
 
 
 async def _pass_time(world: World, random: Random) -> None:

@@ -325,6 +325,12 @@ class World:
         for job_id in answer.lost_job_ids if answer is not None else ():
             worker.claims.pop(job_id, None)
 
+    async def begin(self, worker: PlayedWorker) -> None:
+        """Its process has died, and the next one of its name begins."""
+        worker.claims.clear()
+        request = execution_pb2.RenewLeasesRequest(worker=worker.name, slots=4, fresh=True)
+        await self._worker("RenewLeases", request)
+
     # What others do.
 
     async def duty(self, name: str) -> None:
