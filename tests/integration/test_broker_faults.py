@@ -135,7 +135,7 @@ async def test_frozen_and_thawed(node: RabbitServer, broker: AmqpBroker) -> None
         started = time.monotonic()
         with pytest.raises(UnavailableError):
             await ring(broker, "meanwhile")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 15
         assert not broker.connected
     finally:
         node.resume()

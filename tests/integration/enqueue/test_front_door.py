@@ -248,7 +248,7 @@ async def test_health_follows_the_database(
         assert await says(SERVING)
         postgres_server.pause()
         try:
-            await eventually(lambda: says(NOT_SERVING), timeout_seconds=8)
+            await eventually(lambda: says(NOT_SERVING), timeout_seconds=30)
         finally:
             postgres_server.resume()
         await eventually(lambda: says(SERVING), timeout_seconds=15)

@@ -46,7 +46,7 @@ class Scene:
             async with self.deps.db.read_all() as tx:
                 return bool(await leases.expired(tx, 10))
 
-        await eventually(is_expired, timeout_seconds=5)
+        await eventually(is_expired)
         return job.id
 
     async def standing(self, job_id: int) -> tuple[int, JobState]:
