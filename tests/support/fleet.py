@@ -189,11 +189,14 @@ class Fleet:
         for service in SERVICES:
             self.urls[service] = await asyncio.to_thread(make, service)
         if migrate:
-            await self._migrate()
+            await self.migrate()
 
-    async def _migrate(self) -> None:
+    async def migrate(self, **changes: str) -> None:
+        """Runs `migrate` of each service that has a database, with changes to its environment."""
         runs = [
-            self._process(_Part(f"{service}-migrate", service, 0, self._log(f"{service}-migrate")))
+            self._process(
+                _Part(f"{service}-migrate", service, 0, self._log(f"{service}-migrate"), changes)
+            )
             for service in SERVICES
         ]
         for run in runs:
@@ -317,13 +320,19 @@ class Fleet:
             secret=AUTH_SECRET, issuer="contentshop", team=team, scopes=["team"], clock=CLOCK
         )
 
-    def team(self, name: str | None = None) -> FleetTeam:
-        """A team with clients of its own, closed with the fleet; a new team without a name."""
+    def team(self, name: str | None = None, *, enqueue: str = "") -> FleetTeam:
+        """A team with clients of its own, closed with the fleet; a new team without a name.
+
+        It talks to any enqueue, or to the one that is named.
+        """
         name = name or f"team-{secrets.token_hex(3)}"
         token = self.token(name)
 
         def client(service: str) -> RpcClient:
-            made = RpcClient(self._channel(self.target(service, name)), lambda: token)
+            target = self.target(service, name)
+            if service == "enqueue" and enqueue:
+                target = f"127.0.0.1:{self._parts[enqueue].port}"
+            made = RpcClient(self._channel(target), lambda: token)
             self._clients.append(made)
             return made
 
