@@ -27,8 +27,8 @@ class Disturbance:
 
     Attributes:
         name: one of its own.
-        kind: of what: kill, term, freeze, crash point, broker, database, blobs, wire, generator,
-            watchers.
+        kind: of what: kill, term, freeze, drain, crash point, broker, database, blobs, wire,
+            generator, watchers.
         act: does it.
         weight: how often, against others of its list.
     """
@@ -71,6 +71,15 @@ async def _frozen(house: ChaosHouse, name: str, least: float, most: float) -> No
             await house.pause_between(least, most)
         finally:
             house.fleet.resume(name)
+
+
+async def _drained(house: ChaosHouse, name: str) -> None:
+    """Takes no jobs for a while; what it has goes on."""
+    with house.ledger.during("drained", "drain") as deed:
+        deed.victim = name
+        await house.fleet.drain(name)
+        await house.pause_between(2.0, 8.0)
+        await house.fleet.undrain(name)
 
 
 async def _crashed(house: ChaosHouse, name: str, point: str) -> None:
@@ -127,6 +136,7 @@ def _of_services() -> list[Disturbance]:
             )
             for point in points
         ]
+    found.append(Disturbance("drain worker", "drain", on_a_process(_drained, "worker"), 2))
     zombie = partial(_frozen, least=18.0, most=24.0)
     found.append(Disturbance("zombie worker", "freeze", on_a_process(zombie, "worker"), 2))
     return found

@@ -41,6 +41,17 @@ async def _server_frozen(house: ChaosHouse, server: str) -> None:
         one.resume()
 
 
+async def _database_without_space(house: ChaosHouse) -> None:
+    """No further file of it can grow, until it is started anew with its disk cleared."""
+    postgres = house.servers.postgres
+    await asyncio.to_thread(postgres.limit_files, 0)
+    try:
+        await house.pause_between(2.0, 6.0)
+    finally:
+        await asyncio.to_thread(postgres.kill)
+        await asyncio.to_thread(postgres.start)
+
+
 async def _alarm(house: ChaosHouse, order: str, on: str, off: str) -> None:
     rabbit = house.servers.rabbit
     await asyncio.to_thread(rabbit.ctl, order, on)
@@ -137,6 +148,7 @@ def _of_servers() -> list[Disturbance]:
         ("database killed", "database", partial(_server_killed, server="postgres")),
         ("database restarted", "database", partial(_server_stopped, server="postgres")),
         ("database frozen", "database", partial(_server_frozen, server="postgres")),
+        ("database without space", "database", _database_without_space),
         ("database connections ended", "database", _connections_ended),
         ("blob store killed", "blobs", partial(_server_killed, server="seaweed")),
         ("blob store frozen", "blobs", partial(_server_frozen, server="seaweed")),

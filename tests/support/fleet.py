@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from contentshop.enqueue.v1 import ops_pb2, ops_pb2_grpc
+from contentshop.worker.v1 import worker_pb2, worker_pb2_grpc
 from libs.common.auth import mint_user_token
 from libs.common.clock import SystemClock
 from libs.common.grpc_client import ClientTls, RpcClient, open_channel
@@ -340,18 +341,40 @@ class Fleet:
 
     async def grant(self, team: FleetTeam, amount: int) -> None:
         """Gives a team credits, and so an account: its jobs hold, capture and release them."""
-        token = mint_user_token(
-            secret=AUTH_SECRET, issuer="contentshop", team="", scopes=["ops"], clock=CLOCK
-        )
-        client = RpcClient(self._channel(self.target("enqueue")), lambda: token)
-        stub = ops_pb2_grpc.OpsServiceStub(client.channel)
         request = ops_pb2.GrantCreditsRequest(
             request_id=secrets.token_hex(8), team=team.name, amount=amount
         )
-        await patiently(
-            lambda: client.unary(stub.GrantCredits, request, timeout_seconds=CALL_SECONDS)
+        async with self._operator(self.target("enqueue")) as client:
+            stub = ops_pb2_grpc.OpsServiceStub(client.channel)
+            await patiently(
+                lambda: client.unary(stub.GrantCredits, request, timeout_seconds=CALL_SECONDS)
+            )
+
+    async def drain(self, worker: str) -> None:
+        """Tells a worker to take no further jobs."""
+        await self._tell_worker(worker, "DrainWorker", worker_pb2.DrainWorkerRequest())
+
+    async def undrain(self, worker: str) -> None:
+        """Tells a worker to take jobs again."""
+        await self._tell_worker(worker, "ResumeWorker", worker_pb2.ResumeWorkerRequest())
+
+    async def _tell_worker(self, worker: str, method: str, request: Any) -> None:
+        [part] = self._named(worker)
+        async with self._operator(f"127.0.0.1:{part.port}") as client:
+            call = getattr(worker_pb2_grpc.WorkerServiceStub(client.channel), method)
+            await patiently(lambda: client.unary(call, request, timeout_seconds=CALL_SECONDS))
+
+    @asynccontextmanager
+    async def _operator(self, target: str) -> AsyncIterator[RpcClient]:
+        """A client with the scope `ops`."""
+        token = mint_user_token(
+            secret=AUTH_SECRET, issuer="contentshop", team="", scopes=["ops"], clock=CLOCK
         )
-        await client.close()
+        client = RpcClient(self._channel(target), lambda: token)
+        try:
+            yield client
+        finally:
+            await client.close()
 
     def new_logs(self, reader: str) -> Iterable[tuple[str, str]]:
         """(name, what each process logged since this reader's last call)."""
