@@ -198,7 +198,10 @@ def _run_job(
     enhance = EnhancePrompt(
         generator=generator,
         records=enqueue,
+        leave=state.leave,
+        governed=settings.governor,
         timeout_seconds=settings.prompt_timeout_seconds,
+        prices=settings.prices(),
         clock=base.clock,
     )
     return RunJob(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from libs.common.outcomes import POLICIES, Outcome
+from services.worker.prices import Price, cost_micros
 
 MAX_ENHANCEMENT_CHARS = 2000
 MAX_PROMPT_CHARS = 20_000
@@ -62,7 +63,7 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an image took: tokens as the provider counted them, zeros where it says nothing.
+    """What calls took: tokens as the provider counted them, zeros where it says nothing.
 
     `cost_micros` is what they cost by the price list, in millionths of its currency.
     """
@@ -71,6 +72,34 @@ class Usage:
     output_tokens: int = 0
     total_tokens: int = 0
     cost_micros: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.output_tokens + other.output_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cost_micros + other.cost_micros,
+        )
+
+    def priced(self, model: str, prices: Mapping[str, Price]) -> Usage:
+        """With the cost of one call of the model that took this."""
+        cost = cost_micros(prices, model, self.prompt_tokens, self.output_tokens)
+        return replace(self, cost_micros=cost)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a generator would add to a prompt: to be checked with `enhanced` before it is used.
+
+    Attributes:
+        text: whatever a model may answer.
+        model: which one; empty where none was asked.
+        usage: what it took.
+    """
+
+    text: str
+    model: str = ""
+    usage: Usage = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +228,17 @@ class Generator(Protocol):
         """The model that images of a quality are asked of; empty where there is no provider."""
         ...
 
+    @property
+    def prompt_model(self) -> str:
+        """The model that words are asked of; empty where there is no provider."""
+        ...
+
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         """Make one image; raises GenerationError, and passes CancelledError on at once."""
         ...
 
-    async def enhance(self, prompt: str) -> str:
-        """Words for light, lens and composition, to be added to a prompt; errors as generate.
-
-        Whatever a model may answer: to be checked with `enhanced` before it is used.
-        """
+    async def enhance(self, prompt: str) -> Words:
+        """Words for light, lens and composition, to be added to a prompt; errors as generate."""
         ...
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a made image costs by the worker's price list; standard library only.
+"""What calls cost by the worker's price list.
 
 Money is in millionths ("micros") of one currency, the price list's, which nobody names: it is
 the operator's.
@@ -21,7 +21,7 @@ class Price:
     Attributes:
         input_per_million: for a million tokens of prompt and references.
         output_per_million: for a million tokens of the answer, thinking included.
-        per_image: for an image, on top of its tokens.
+        per_image: for an image, on top of its tokens; 0 for a model of words.
     """
 
     input_per_million: Decimal
@@ -60,7 +60,7 @@ def _price(figures: str) -> Price | None:
 def cost_micros(
     prices: Mapping[str, Price], model: str, input_tokens: int, output_tokens: int
 ) -> int:
-    """What one image cost, in micros, rounded to the nearest; 0 for a model without a price.
+    """What one call cost, in micros, rounded to the nearest; 0 for a model without a price.
 
     Args:
         prices: model → price. A provider may answer with a longer name of the same model, such as

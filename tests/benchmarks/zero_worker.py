@@ -16,7 +16,7 @@ import uvloop
 from libs.common import env, logs
 from libs.common.lifecycle import run_until_signal
 from services.worker.app import build
-from services.worker.domain import GeneratedImage, ImageRequest
+from services.worker.domain import GeneratedImage, ImageRequest, Words
 from services.worker.settings import Settings
 from tests.fixtures import images
 
@@ -40,8 +40,12 @@ class ZeroGenerator:
             await asyncio.sleep(self._delay)
         return self._image
 
-    async def enhance(self, prompt: str) -> str:
-        return prompt
+    @property
+    def prompt_model(self) -> str:
+        return ""
+
+    async def enhance(self, prompt: str) -> Words:
+        return Words(prompt)
 
     async def close(self) -> None:
         os.close(self._calls)

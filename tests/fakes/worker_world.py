@@ -32,7 +32,7 @@ from libs.common.errors import (
     UnimplementedError,
 )
 from libs.common.grpc_server import GrpcServer
-from services.worker.domain import GeneratedImage, ImageRequest, Usage
+from services.worker.domain import GeneratedImage, ImageRequest, Usage, Words
 
 SECRET = "service-secret-of-the-worker-tests"
 TEAM = "acme"
@@ -413,6 +413,7 @@ class ScriptedGenerator:
         self.closed = False
         self.model = ""  # of a name, its calls are governed
         self.words: str | Exception | Callable[[], Awaitable[str]] = "softly lit"
+        self.words_model = ""  # likewise
         self.asked_words: list[str] = []
 
     @property
@@ -421,6 +422,10 @@ class ScriptedGenerator:
 
     def model_for(self, quality: str) -> str:
         return self.model
+
+    @property
+    def prompt_model(self) -> str:
+        return self.words_model
 
     async def generate(self, request: ImageRequest) -> GeneratedImage:
         self.requests.append(request)
@@ -440,12 +445,13 @@ class ScriptedGenerator:
             raise result
         return GeneratedImage(result, "image/png", "model-1", Usage(1, 2, 3))
 
-    async def enhance(self, prompt: str) -> str:
+    async def enhance(self, prompt: str) -> Words:
         self.asked_words.append(prompt)
         words = self.words
         if isinstance(words, Exception):
             raise words
-        return words if isinstance(words, str) else await words()
+        text = words if isinstance(words, str) else await words()
+        return Words(text, "words-1", Usage(10, 20, 30))
 
     async def close(self) -> None:
         self.closed = True

@@ -31,7 +31,7 @@ from services.enqueue.settings import Settings as EnqueueSettings
 from services.packager import app as packager_app
 from services.packager.settings import Settings as PackagerSettings
 from services.worker import app as worker_app
-from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Usage
+from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Usage, Words
 from services.worker.settings import Settings as WorkerSettings
 from tests.fixtures import images
 from tests.support.databases import DatabaseUrls
@@ -67,9 +67,14 @@ class SmallGenerator:
         picture = images.picture(8 + request.job_id % 8, 8 + request.index)
         return GeneratedImage(images.encoded("PNG", picture), "image/png", "small", Usage(1, 2, 3))
 
-    async def enhance(self, prompt: str) -> str:
+    @property
+    def prompt_model(self) -> str:
+        """Governed too."""
+        return "small-words"
+
+    async def enhance(self, prompt: str) -> Words:
         """A few words, whatever the prompt says."""
-        return f"softly lit, for {len(prompt)} characters"
+        return Words(f"softly lit, for {len(prompt)} characters", self.prompt_model, Usage(1, 2, 3))
 
     async def close(self) -> None:
         """Holds nothing."""

@@ -62,6 +62,28 @@ async def test_a_job_asks_once_for_its_images_and_reports_them_together(house: H
     assert {one.model for one in house.enqueue.reports} == {MODEL}
 
 
+async def test_words_need_leave_of_their_own_model(house: House) -> None:
+    house.generator.words_model = "words-1"
+    await house.worker()
+    job = await house.run(7, 2, prompt="a shirt")
+    assert job.enhanced == "a shirt\nsoftly lit"
+    asked = [(one.job_id, one.fence, one.model, one.calls) for one in house.enqueue.asks]
+    assert asked == [(7, 1, "words-1", 1), (7, 1, MODEL, 2)]
+    await eventually(lambda: {one.model for one in house.enqueue.reports} == {"words-1", MODEL})
+    house.generator.words = GenerationError(Outcome.RATE_LIMITED, "too many")
+    assert (await house.run(8, prompt="a shirt")).enhanced == ""
+    await eventually(lambda: reported(house) == (4, 1, 0))
+
+
+async def test_without_leave_for_words_the_original_is_used(house: House) -> None:
+    house.generator.words_model = "words-1"
+    house.enqueue.leave = Leave([(0, 60_000)])
+    await house.worker()
+    job = await house.run(7, prompt="a shirt")
+    assert (job.state, job.enhanced, job.releases) == ("SUCCEEDED", "", [])
+    assert house.generator.asked_words == []
+
+
 async def test_a_refused_worker_waits_and_asks_again(house: House) -> None:
     house.enqueue.leave = Leave([(0, 400), (1, 300), (0, 300), (0, 300)])
     await house.worker(image_timeout_seconds=1.0)

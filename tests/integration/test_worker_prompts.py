@@ -139,6 +139,19 @@ async def test_an_image_is_priced_and_its_provenance_sent(house: House) -> None:
     assert list(header.inputs) == [scene, seen("background", 11, b"shirt"), scene]
 
 
+async def test_what_the_words_took_is_counted_with_the_first_image(house: House) -> None:
+    await house.worker(model_prices=("model-1=2:0.5:0.01", "words-1=3:4:0"))
+    job = await house.run(7, 3, prompt="a shirt")
+    words, image = 10 * 3 + 20 * 4, 10_003
+    assert [job.usages[n].cost_micros for n in (1, 2, 3)] == [words + image, image, image]
+    assert [job.usages[n].total_tokens for n in (1, 2, 3)] == [33, 3, 3]
+    assert sorted(header.cost_micros for header in house.assets.headers) == [
+        image,
+        image,
+        words + image,
+    ]
+
+
 async def test_the_prompt_goes_with_the_image_where_it_is_told_to(house: House) -> None:
     await house.worker(provenance_prompt=True)
     await house.run(7, prompt="a shirt")
@@ -149,5 +162,5 @@ async def test_the_prompt_goes_with_the_image_where_it_is_told_to(house: House) 
 async def test_offline_words_are_the_same_for_the_same_prompt(house: House) -> None:
     generator = OfflineGenerator(clock=house.clock)
     assert await generator.enhance("a") == await generator.enhance("a")
-    assert {await generator.enhance(f"prompt {n}") for n in range(40)} == set(WORDS)
+    assert {(await generator.enhance(f"prompt {n}")).text for n in range(40)} == set(WORDS)
     await generator.close()

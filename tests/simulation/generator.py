@@ -9,7 +9,7 @@ from collections import Counter
 from random import Random
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Usage
+from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Usage, Words
 from tests.fixtures.images import png_of
 
 MARK_BYTES = 12  # the pixels of one row of four
@@ -69,7 +69,12 @@ class FatefulGenerator:
         self.made[mark] = (request.job_id, request.index)
         return GeneratedImage(png(mark), "image/png", "sim-fast", Usage(1, 2, 3))
 
-    async def enhance(self, prompt: str) -> str:
+    @property
+    def prompt_model(self) -> str:
+        """None."""
+        return ""
+
+    async def enhance(self, prompt: str) -> Words:
         """Never asked."""
         raise NotImplementedError(prompt)
 

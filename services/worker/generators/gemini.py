@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GeneratedImage, GenerationError, ImageRequest
+from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Words
 from services.worker.generators.gemini_models import max_references
-from services.worker.generators.gemini_outcomes import failure, read_answer, read_text
+from services.worker.generators.gemini_outcomes import failure, read_answer, read_words
 
 if TYPE_CHECKING:
     from services.worker.generators.gemini_sdk import GeminiSession
@@ -123,7 +123,12 @@ class GeminiGenerator:
         body = await self._ask(session, asking)
         return await asyncio.to_thread(read_answer, body, model)
 
-    async def enhance(self, prompt: str) -> str:
+    @property
+    def prompt_model(self) -> str:
+        """The text model that is configured."""
+        return self._settings.prompt_model
+
+    async def enhance(self, prompt: str) -> Words:
         """Words for light, lens and composition by the text model, with one HTTP request.
 
         Our instruction is the system's, the prompt is the user's: what a team has written cannot
@@ -131,8 +136,8 @@ class GeminiGenerator:
         as generate; a blocked or broken-off answer is one too.
         """
         session = await self._open()
-        body = await self._ask(session, session.ask_words(self._settings.prompt_model, prompt))
-        return await asyncio.to_thread(read_text, body)
+        body = await self._ask(session, session.ask_words(self.prompt_model, prompt))
+        return await asyncio.to_thread(read_words, body, self.prompt_model)
 
     async def close(self) -> None:
         """Close the connections; calls still running end in OVERLOADED. Safe to repeat."""

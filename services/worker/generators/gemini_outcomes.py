@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GeneratedImage, GenerationError, Usage
+from services.worker.domain import GeneratedImage, GenerationError, Usage, Words
 
 # What a team reads. The provider's own words never reach it.
 MESSAGES: dict[Outcome, str] = {
@@ -102,18 +102,22 @@ def read_answer(body: str, model: str) -> GeneratedImage:
     )
 
 
-def read_text(body: str) -> str:
+def read_words(body: str, model: str) -> Words:
     """The text of a 200 answer of a text model, thoughts left out; may be empty.
 
     Raises:
         GenerationError: PROMPT_BLOCKED, OUTPUT_BLOCKED, UNAUTHORIZED, NO_IMAGE where there is no
             answer or one that was broken off, OVERLOADED where the body cannot be decoded.
     """
-    _, candidates, finish_reason = _unblocked(body)
+    answer, candidates, finish_reason = _unblocked(body)
     if finish_reason != "STOP":
         raise failure(Outcome.NO_IMAGE, finish_reason or "no finish reason")
     parts = _spoken_parts(candidates[:1])
-    return "".join(part["text"] for part in parts if _has_text(part))
+    return Words(
+        "".join(part["text"] for part in parts if _has_text(part)),
+        _word(answer.get("modelVersion")) or model,
+        _usage(_mapping(answer.get("usageMetadata"))),
+    )
 
 
 def _unblocked(body: str) -> tuple[Mapping[str, Any], list[Mapping[str, Any]], str]:

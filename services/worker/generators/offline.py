@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from libs.common.clock import Clock
-from services.worker.domain import GeneratedImage, ImageRequest
+from services.worker.domain import GeneratedImage, ImageRequest, Words
 from services.worker.generators.offline_cutout import CutoutCache
 from services.worker.generators.offline_render import render
 from services.worker.generators.offline_words import words_for
@@ -79,9 +79,14 @@ class OfflineGenerator:
             abandoned.set()
         return GeneratedImage(data=data, content_type=content_type, model=MODEL, preview=True)
 
-    async def enhance(self, prompt: str) -> str:
+    @property
+    def prompt_model(self) -> str:
+        """None either."""
+        return ""
+
+    async def enhance(self, prompt: str) -> Words:
         """Fixed words, chosen by the prompt: there is no model to ask."""
-        return words_for(prompt)
+        return Words(words_for(prompt))
 
     async def close(self) -> None:
         """Let go of the threads; pictures in the works are finished first, waiting ones are not."""

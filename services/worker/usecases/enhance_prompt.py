@@ -1,21 +1,28 @@
-"""Enhancing a job's prompt: once per job, before its first image, and never at its cost."""
+"""Enhancing a job's prompt: once per job, before its first image; a job never fails for it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from libs.common.clock import Clock
+from libs.common.errors import LeaseLostError
 from services.worker.domain import (
     Claim,
     GenerationError,
     Generator,
     ImageToMake,
     Lease,
+    Usage,
+    Words,
     enhanced,
 )
+from services.worker.prices import Price
+from services.worker.usecases.call_leave import CallLeave
 
 log = structlog.get_logger()
 
@@ -30,49 +37,85 @@ class PromptRecords(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Enhanced:
+    """The images to make with their prompts, and what the words took."""
+
+    images: tuple[ImageToMake, ...]
+    usage: Usage
+
+
 class EnhancePrompt:
     """Adds a generator's words to the job's prompt, or settles that the original is used.
 
-    Blocked, failed, late, too long or empty: the original is used, and kept as the answer, so that
-    a later attempt makes its images of the same words. Neither prompts nor words are logged.
+    Blocked, failed, throttled, late, too long or empty: the original is used, and kept as the
+    answer, so that a later attempt makes its images of the same words. Neither prompts nor words
+    are logged.
 
     Args:
         generator: finds the words.
         records: keeps them.
-        timeout_seconds: for finding them.
+        leave: gives a place for the call.
+        governed: whether that needs enqueue's leave for the model.
+        timeout_seconds: for finding them, the wait for a place included.
+        prices: of the models.
         clock: measures it.
     """
 
     def __init__(
-        self, *, generator: Generator, records: PromptRecords, timeout_seconds: float, clock: Clock
+        self,
+        *,
+        generator: Generator,
+        records: PromptRecords,
+        leave: CallLeave,
+        governed: bool,
+        timeout_seconds: float,
+        prices: Mapping[str, Price],
+        clock: Clock,
     ) -> None:
         self._generator = generator
         self._records = records
+        self._leave = leave
+        self._model = generator.prompt_model if governed else ""
         self._timeout = timeout_seconds
+        self._prices = prices
         self._clock = clock
 
-    async def __call__(self, claim: Claim) -> tuple[ImageToMake, ...]:
-        """The images to make with their prompts; at once where there is nothing to enhance.
+    async def __call__(self, claim: Claim) -> Enhanced:
+        """At once where there is nothing to enhance.
 
         Raises:
             LeaseLostError: the job is not this worker's any more.
         """
         if not claim.prompt_to_enhance:
-            return claim.images
+            return Enhanced(claim.images, Usage())
         begun = self._clock.monotonic()
-        prompt = enhanced(claim.prompt_to_enhance, await self._words(claim.prompt_to_enhance))
+        words = await self._words(claim)
+        prompt = enhanced(claim.prompt_to_enhance, words.text)
         enhance_ms = round((self._clock.monotonic() - begun) * 1000)
         log.info("prompt.settled", enhanced=bool(prompt), enhance_ms=enhance_ms)
-        return await self._records.record_prompt(claim.lease, prompt, enhance_ms)
+        images = await self._records.record_prompt(claim.lease, prompt, enhance_ms)
+        return Enhanced(images, words.usage.priced(words.model, self._prices))
 
-    async def _words(self, prompt: str) -> str:
+    async def _words(self, claim: Claim) -> Words:
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._generator.enhance(prompt)
+            async with asyncio.timeout(self._timeout), self._leave.place(claim.lease, self._model):
+                return await self._ask(claim.prompt_to_enhance)
         except TimeoutError:
             log.warning("prompt.not_enhanced", outcome="TIMED_OUT")
         except GenerationError as fault:
             log.warning("prompt.not_enhanced", outcome=fault.outcome.value, detail=fault.detail)
+        except LeaseLostError:
+            raise
         except Exception as error:  # noqa: BLE001 - a job never fails for want of better words
             log.warning("prompt.not_enhanced", error=type(error).__name__)
-        return ""
+        return Words("")
+
+    async def _ask(self, prompt: str) -> Words:
+        try:
+            words = await self._generator.enhance(prompt)
+        except GenerationError as fault:
+            self._leave.answered(self._model, fault)
+            raise
+        self._leave.answered(self._model, None)
+        return words

@@ -30,7 +30,7 @@ from services.worker.domain import (
     wait_before_next_try,
 )
 from services.worker.inhand import Counters, JobInHand
-from services.worker.prices import Price, cost_micros
+from services.worker.prices import Price
 from services.worker.usecases.call_leave import CallLeave
 
 log = structlog.get_logger()
@@ -115,8 +115,15 @@ class MakeImage:
         self._crash = crash
         self._backoff = backoff or Backoff(first_seconds=0.5, max_seconds=10.0)
 
-    async def __call__(self, job: JobInHand, request: ImageRequest) -> GenerationError | None:
+    async def __call__(
+        self, job: JobInHand, request: ImageRequest, spent: Usage
+    ) -> GenerationError | None:
         """None when the image is recorded, else the fault that used the tries up.
+
+        Args:
+            job: the image's.
+            request: what to make.
+            spent: on it already, to be counted with it.
 
         Raises:
             LeaseLostError, JobOverError: the job is not this worker's any more.
@@ -125,7 +132,7 @@ class MakeImage:
         while True:
             tries += 1
             try:
-                await self._try(job, request)
+                await self._try(job, request, spent)
             except NoLeaveError as no_leave:
                 # What has just failed may be why there is no leave: others find out before it.
                 fault = no_leave if tries == 1 else no_leave.behind_others()
@@ -152,18 +159,19 @@ class MakeImage:
                 return None
             await self._clock.sleep(wait)
 
-    async def _try(self, job: JobInHand, request: ImageRequest) -> None:
+    async def _try(self, job: JobInHand, request: ImageRequest, spent: Usage) -> None:
         model = self._model_of(request.quality)
         async with self._leave.place(job.claim.lease, model):
             if job.leaving:
                 raise asyncio.CancelledError  # ends this image's task, as leave() would have
             with job.busy():
-                kept = await self._make_and_store(job, request)
+                kept = await self._make_and_store(job, request, spent)
         with job.busy():
             await self._record(job, request.index, kept)
 
-    async def _make_and_store(self, job: JobInHand, request: ImageRequest) -> _Kept:
-        image = self._priced(await self._call(job, request))
+    async def _make_and_store(self, job: JobInHand, request: ImageRequest, spent: Usage) -> _Kept:
+        image = await self._call(job, request)
+        image = replace(image, usage=spent + image.usage.priced(image.model, self._prices))
         self._crash.here("W4")
         try:
             stored = await self._store.store_generated(job.claim, request, image)
@@ -187,11 +195,6 @@ class MakeImage:
         if stored.dropped:
             self._counters.wasted += 1
         return _Kept(stored, image.model, image.usage)
-
-    def _priced(self, image: GeneratedImage) -> GeneratedImage:
-        used = image.usage
-        cost = cost_micros(self._prices, image.model, used.prompt_tokens, used.output_tokens)
-        return replace(image, usage=replace(used, cost_micros=cost))
 
     async def _call(self, job: JobInHand, request: ImageRequest) -> GeneratedImage:
         if not self._circuit.allows_calls:

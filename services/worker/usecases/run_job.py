@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import Enum
+from itertools import chain, repeat
 from typing import Protocol
 
 import structlog
@@ -20,10 +21,11 @@ from services.worker.domain import (
     JobOverError,
     Lease,
     Reference,
+    Usage,
     merged,
 )
 from services.worker.inhand import JobInHand
-from services.worker.usecases.enhance_prompt import EnhancePrompt
+from services.worker.usecases.enhance_prompt import Enhanced, EnhancePrompt
 from services.worker.usecases.make_image import MakeImage
 from services.worker.usecases.references import LoadReferences
 
@@ -94,8 +96,8 @@ class RunJob:
             except GenerationError as fault:
                 faults = await self._give_up_all(job, fault)
             else:
-                images = await self._enhance_prompt(claim)
-                faults, left = await self._make_all(job, images, references)
+                made_of = await self._enhance_prompt(claim)
+                faults, left = await self._make_all(job, made_of, references)
         if faults:
             await self._records.release(claim.lease, merged(faults))
             return Ending.RELEASED
@@ -117,15 +119,17 @@ class RunJob:
     async def _make_all(
         self,
         job: JobInHand,
-        images: tuple[ImageToMake, ...],
+        made_of: Enhanced,
         references: tuple[Reference, ...],
     ) -> tuple[list[GenerationError], list[int]]:
         """The faults that hand the job back, and the images that were left to others."""
+        # The words were found for all images; what they took is counted with the first.
+        spent = chain([made_of.usage], repeat(Usage()))
         try:
             async with asyncio.TaskGroup() as group:
                 works = {
-                    image.index: group.create_task(self._make(job, image, references))
-                    for image in images
+                    image.index: group.create_task(self._make(job, image, references, also))
+                    for image, also in zip(made_of.images, spent, strict=False)
                 }
                 for work in works.values():
                     job.image_worked_by(work)
@@ -140,10 +144,14 @@ class RunJob:
         return [fault for fault in ended if fault is not None], left
 
     async def _make(
-        self, job: JobInHand, image: ImageToMake, references: tuple[Reference, ...]
+        self,
+        job: JobInHand,
+        image: ImageToMake,
+        references: tuple[Reference, ...],
+        spent: Usage,
     ) -> GenerationError | None:
         """None when the slot is settled, else the fault that hands the job back."""
-        fault = await self._make_image(job, _request(job.claim, image, references))
+        fault = await self._make_image(job, _request(job.claim, image, references), spent)
         if fault is not None and await self._give_up(job, image.index, fault):
             return fault
         return None

@@ -332,7 +332,9 @@ class JobError(message.Message):
 
 @typing.final
 class Usage(message.Message):
-    """What the provider counted."""
+    """What the provider counted. What finding words for a job's prompt took is counted with the first
+    image made of them.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
