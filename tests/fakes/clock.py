@@ -1,8 +1,10 @@
-"""A clock that moves when it is told to."""
+"""Clocks that move when they are told to."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+
+from libs.common.clock import SystemClock
 
 
 class ManualClock:
@@ -26,3 +28,18 @@ class ManualClock:
     async def sleep(self, seconds: float) -> None:
         """Passes at once."""
         self.move(seconds)
+
+
+class SkippingClock(SystemClock):
+    """The machine's clocks; the monotonic one runs ahead by what was skipped."""
+
+    def __init__(self) -> None:
+        self._skipped = 0.0
+
+    def skip(self, seconds: float) -> None:
+        """So much time is over at once, for whoever measures it; who sleeps sleeps on."""
+        self._skipped += seconds
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+        return super().monotonic() + self._skipped

@@ -35,6 +35,8 @@ from libs.common.grpc_server import GrpcServer
 from services.worker.domain import GeneratedImage, ImageRequest, Usage, Words
 
 SECRET = "service-secret-of-the-worker-tests"
+# Longer than any process stands still: what is to run out is skipped to, or made short.
+LEASE_SECONDS = 60.0
 TEAM = "acme"
 
 
@@ -104,10 +106,10 @@ class FakeJob:
 
 
 class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
-    def __init__(self, *, lease_ms: int = 2000) -> None:
+    def __init__(self) -> None:
         self.jobs: dict[int, FakeJob] = {}
         self.faults = Faults()
-        self.lease_ms = lease_ms
+        self.lease_seconds = LEASE_SECONDS
         self.presence: pb.RenewLeasesRequest | None = None
         self.fresh: list[bool] = []  # of each renewal
         self.asks: list[pb.AcquireCallsRequest] = []
@@ -151,7 +153,7 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
         self.faults.after("ClaimJob")
         return pb.ClaimJobResponse(
             fence=job.fence,
-            lease_ms=self.lease_ms,
+            lease_ms=round(self.lease_seconds * 1000),
             spec=pb.JobSpec(
                 job_id=job.job_id,
                 team=TEAM,
@@ -184,7 +186,8 @@ class FakeEnqueue(execution_pb2_grpc.ExecutionServiceServicer):
             job = self.jobs[held.job_id]
             if job.fence != held.fence or job.state != "RUNNING":
                 lost.append(held.job_id)
-        return pb.RenewLeasesResponse(lost_job_ids=lost, lease_ms=self.lease_ms)
+        lease_ms = round(self.lease_seconds * 1000)
+        return pb.RenewLeasesResponse(lost_job_ids=lost, lease_ms=lease_ms)
 
     async def WatchWorker(
         self, request: pb.WatchWorkerRequest, context: Any

@@ -67,7 +67,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 
 async def test_a_later_enqueue_is_understood(house: House) -> None:
     with capture_logs() as logs:
-        app = await house.worker()
+        app = await house.worker(renew_seconds=30.0)  # the time for one, too: none is late
         job = house.job(1, 2)
         await house.publish(doorbell(1) + LATER_FIELD)
         await house.until_state(job, "SUCCEEDED")

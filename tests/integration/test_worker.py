@@ -103,12 +103,11 @@ async def test_full_slots_pause_every_lane_until_one_is_free(house: House) -> No
     jobs = [house.job(n) for n in range(1, 6)]
     await house.ring(1, 2, 3)
     await house.ring(4, 5, lane=LANES[1])
-    await eventually(lambda: sum(job.state == "RUNNING" for job in jobs) == 2)
+    await eventually(lambda: house.generator.running == 2)
     worker = await house.look(app)
     assert (len(worker.running), worker.slots, worker.generator) == (2, 2, "scripted")
     assert worker.running[0].images_in_flight == 1
-    waiting = sum(house.broker.ready_count(lane_queue(lane)) for lane in LANES)
-    assert waiting == 3
+    await eventually(lambda: sum(house.broker.ready_count(lane_queue(n)) for n in LANES) == 3)
     assert house.enqueue.faults.calls["ClaimJob"] == 2
     gate.event.set()
     for job in jobs:
@@ -142,7 +141,11 @@ async def test_a_command_stops_one_job_before_any_renewal(house: House) -> None:
     await house.until_state(other, "SUCCEEDED")
     assert stopped.images == {}
     assert stopped.releases == []
-    assert [job.job_id for job in (await house.look(app)).running] == []
+
+    async def is_free() -> bool:
+        return not (await house.look(app)).running
+
+    await eventually(is_free)
 
 
 async def test_the_watch_is_opened_again(house: House) -> None:
@@ -214,7 +217,7 @@ async def test_drain_and_resume(house: House) -> None:
 
 async def test_stopping_lets_images_in_flight_end_and_releases_the_rest(house: House) -> None:
     gate = Gate()
-    app = await house.worker(gate, images_at_once=2, drain_seconds=5.0)
+    app = await house.worker(gate, images_at_once=2, drain_seconds=60.0)
     job = house.job(1, 4)
     await house.ring(1)
     await eventually(lambda: house.generator.running == 2)
@@ -264,8 +267,11 @@ async def test_nothing_is_taken_before_enqueue_knows_the_worker(house: House) ->
     assert house.enqueue.faults.calls["ClaimJob"] == 0
     house.enqueue.faults.away.clear()
     await house.until_state(job, "SUCCEEDED")
-    await eventually(lambda: len(house.enqueue.fresh) >= 4)
-    assert house.enqueue.fresh[:4] == [True, True, False, False]
+    fresh = house.enqueue.fresh
+    await eventually(lambda: fresh.count(False) >= 2)
+    known = fresh.index(False)  # from the first whose answer was heard: one was lost
+    assert known >= 2
+    assert not any(fresh[known:])
 
 
 async def test_garbage_goes_to_the_dead_letters(house: House) -> None:

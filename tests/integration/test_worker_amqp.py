@@ -39,7 +39,7 @@ async def test_no_doorbell_is_lost_over_full_slots_and_a_stop(
     house.generator.script = lambda _request, _tries: image()
     apps: list[WorkerApp] = []
     for name in ("one", "two"):
-        settings = house.settings(name=name, slots=2, broker_url=url, drain_seconds=5.0)
+        settings = house.settings(name=name, slots=2, broker_url=url, drain_seconds=60.0)
         app = build(settings, ids=house.ids, generator=house.generator)
         apps.append(app)
         await app.start()

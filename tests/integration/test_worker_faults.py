@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from libs.common.errors import InvalidArgumentError
 from libs.common.outcomes import POLICIES, Outcome
 from services.worker.domain import GenerationError, ImageRequest
 from services.worker.settings import Settings
-from tests.fakes.worker_world import SECRET, FakeJob
+from tests.fakes.worker_world import LEASE_SECONDS, SECRET, FakeJob
 from tests.support.eventually import eventually
 from tests.support.worker_house import LANE, House
 
@@ -154,10 +155,12 @@ async def test_an_image_that_is_no_good_is_made_again_once(house: House) -> None
 
 
 async def test_a_refused_key_stops_the_worker_until_it_is_taken(house: House) -> None:
-    refused = True
+    probes: list[float] = []  # the third finds that the key is taken again
 
-    def script(_request: ImageRequest, _tries: int) -> object:
-        return GenerationError(Outcome.UNAUTHORIZED, "no") if refused else b"image"
+    def script(request: ImageRequest, _tries: int) -> object:
+        if request.job_id > 1:
+            probes.append(house.clock.monotonic())
+        return b"image" if len(probes) == 3 else GenerationError(Outcome.UNAUTHORIZED, "no")
 
     app = await house.worker(script, probe_seconds=0.3)
     first = house.job(1, 2, may_hand_back=False)
@@ -168,14 +171,11 @@ async def test_a_refused_key_stops_the_worker_until_it_is_taken(house: House) ->
     others = [house.job(n) for n in (2, 3, 4)]
     await house.ring(2, 3)
     await house.ring(4, lane=LANES[1])
-    await eventually(lambda: sum(len(job.releases) for job in others) == 2)
-    # Two probes have come and gone, one job each.
-    claims = house.enqueue.faults.calls["ClaimJob"]
-    assert claims == 3
-    refused = False
-    for job in others:
-        if not job.releases:
-            await house.until_state(job, "SUCCEEDED")
+    await eventually(lambda: "SUCCEEDED" in {job.state for job in others})
+    # Two probes have come and gone before, one job each, and each after its wait.
+    assert sorted(len(job.releases) for job in others) == [0, 1, 1]
+    assert house.enqueue.faults.calls["ClaimJob"] == 4
+    assert all(later - earlier >= 0.3 for earlier, later in pairwise(probes))
     assert (await house.look(app)).generator_healthy
 
 
@@ -386,31 +386,33 @@ async def test_a_command_in_the_middle_of_an_upload(house: House) -> None:
 
 
 async def test_a_worker_that_cannot_renew_drops_its_jobs(house: House) -> None:
-    house.enqueue.lease_ms = 800
     await house.worker(half_hanging)
     job = house.job(1, 3)
     await house.ring(1)
     await eventually(lambda: house.generator.running == 2)
+    house.enqueue.lease_seconds = 0.8
+    await house.renewals(2)
     house.enqueue.faults.away.add("RenewLeases")
     await eventually(lambda: house.generator.cancelled == 2)
+    house.enqueue.lease_seconds = LEASE_SECONDS
     house.enqueue.faults.away.clear()
     await _carries_on(house, job)
 
 
 async def test_renewals_keep_a_long_job(house: House) -> None:
-    house.enqueue.lease_ms = 400
     release = asyncio.Event()
 
     async def image() -> bytes:
         await release.wait()
         return b"image"
 
-    await house.worker(lambda _request, _tries: image(), renew_seconds=0.1)
+    await house.worker(lambda _request, _tries: image())
     job = house.job(1)
     await house.ring(1)
-    await house.until_state(job, "RUNNING")
-    before = house.enqueue.faults.calls["RenewLeases"]
-    await eventually(lambda: house.enqueue.faults.calls["RenewLeases"] >= before + 10)
+    await eventually(lambda: house.generator.running == 1)
+    await house.outlive_the_claims()
+    await house.renewals(5)
+    assert house.generator.running == 1
     release.set()
     await house.until_state(job, "SUCCEEDED")
 

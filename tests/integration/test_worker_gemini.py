@@ -36,11 +36,12 @@ async def gemini(house: House, stub: GeminiStub, *script: Behaviour, **settings:
     stub.script(*script)
     generator: Any = GeminiGenerator(GeminiSettings(api_key=KEY, base_url=stub.base_url))
     house.generator = generator
+    await generator._open()  # loads the provider's library: that takes seconds on a busy machine
     await house.worker(**settings)
 
 
 async def until(check: Callable[[], bool]) -> None:
-    """As eventually; the provider's library alone takes seconds to load on a busy machine."""
+    """As eventually, for what takes several calls."""
     await eventually(check, timeout_seconds=60.0)
 
 
@@ -74,10 +75,11 @@ async def test_what_passes_costs_no_attempt_and_makes_one_image(
 async def test_a_hanging_call_ends_at_its_limit_and_the_lease_goes_on(
     house: House, stub: GeminiStub
 ) -> None:
-    # Longer than a lease of the fake enqueue, which is two seconds.
     await gemini(house, stub, Behaviour(kind="hang", times=1), image_timeout_seconds=3.0)
     job = house.job(7)
     await house.ring(7)
+    await until(lambda: stub.count >= 1)
+    await house.outlive_the_claims()
     await until(lambda: job.state == "SUCCEEDED")
     assert (job.attempts, stub.count) == (1, 2)
 

@@ -12,11 +12,12 @@ from contentshop.worker.v1 import worker_pb2, worker_pb2_grpc
 from libs.common.auth import mint_user_token
 from libs.common.broker import Message, lane_queue
 from libs.common.broker_memory import MemoryBroker
-from libs.common.clock import SystemClock
 from libs.common.ids import SystemIds
 from services.worker.app import WorkerApp, build
 from services.worker.settings import Settings
+from tests.fakes.clock import SkippingClock
 from tests.fakes.worker_world import (
+    LEASE_SECONDS,
     SECRET,
     FakeAssets,
     FakeEnqueue,
@@ -49,7 +50,7 @@ class House:
         self.assets = FakeAssets(tmp_path / "blobs")
         self.generator = ScriptedGenerator()
         self.blob_root = self.assets.root
-        self.clock = SystemClock()
+        self.clock = SkippingClock()
         self.ids = HastyIds()
         self.broker = MemoryBroker(clock=self.clock, ids=self.ids)
         self.apps: list[WorkerApp] = []
@@ -118,7 +119,20 @@ class House:
         return job
 
     async def until_state(self, job: FakeJob, *states: str) -> None:
-        await eventually(lambda: job.state in states, what=f"job {job.job_id} in {states}")
+        what = f"job {job.job_id} in {states}"
+        await eventually(lambda: job.state in states, timeout_seconds=30, what=what)
+
+    async def renewals(self, count: int) -> None:
+        """Waits for so many more: one of them may have been under way, or come to nothing."""
+        renewed = self.enqueue.faults.calls
+        enough = renewed["RenewLeases"] + count
+        await eventually(lambda: renewed["RenewLeases"] >= enough)
+
+    async def outlive_the_claims(self) -> None:
+        """Lets the leases run out that claims gave, and only renewals have made longer since."""
+        self.enqueue.lease_seconds = 10 * LEASE_SECONDS
+        await self.renewals(5)
+        self.clock.skip(2 * LEASE_SECONDS)
 
     def door(self, app: WorkerApp) -> worker_pb2_grpc.WorkerServiceStub:
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{app.port}")

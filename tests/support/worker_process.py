@@ -49,7 +49,7 @@ async def main(job_id: int, values: dict[str, Any]) -> None:
     doorbell = messages_pb2.Doorbell(schema_version=1, job_id=job_id, dispatch_no=1)
     queue = lane_queue("image_generation.fast")
     await broker.publish([Message(queue, doorbell.SerializeToString())])
-    await asyncio.sleep(20)
+    await asyncio.sleep(60)  # it dies before
 
 
 if __name__ == "__main__":
