@@ -251,7 +251,7 @@ async def test_a_stall_ends_at_the_deadline(seaweed: SeaweedServer) -> None:
             began = time.monotonic()
             with pytest.raises(UnavailableError):
                 await call()
-            assert time.monotonic() - began < 10  # urllib3 would wait for ever
+            assert time.monotonic() - began < 25  # urllib3 would wait for ever
 
 
 async def test_a_stall_within_a_blob_ends_the_read(seaweed: SeaweedServer) -> None:
@@ -262,7 +262,7 @@ async def test_a_stall_within_a_blob_ends_the_read(seaweed: SeaweedServer) -> No
         began = time.monotonic()
         with pytest.raises(UnavailableError):
             await faulty.urls.read_all(faulty.store.read_url(key), 10 * MIB)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 25
 
 
 async def test_cancelling_a_stalled_read_frees_its_thread_at_once(seaweed: SeaweedServer) -> None:
@@ -284,21 +284,23 @@ async def test_a_server_that_is_away_and_comes_back() -> None:
     server = SeaweedServer()
     try:
         await asyncio.to_thread(server.start)
-        store = s3_store(server, server.endpoint, deadline_seconds=2.0, read_seconds=2.0)
+        store = s3_store(server, server.endpoint)
+        hasty = s3_store(server, server.endpoint, deadline_seconds=2.0, read_seconds=2.0)
         key = f"t/{IDS.token()}"
         try:
             await store.put(key, [b"bytes"], "image/png")
             server.pause()
             with pytest.raises(UnavailableError):
-                await store.ping()
+                await hasty.ping()
             server.resume()
             assert await store.stat(key) is not None
             await asyncio.to_thread(server.kill)
             with pytest.raises(UnavailableError):
-                await store.put(f"{key}x", [b"bytes"], "image/png")
+                await hasty.put(f"{key}x", [b"bytes"], "image/png")
             await asyncio.to_thread(server.start)
             assert b"".join([chunk async for chunk in store.read(key)]) == b"bytes"
         finally:
+            await hasty.close()
             await store.close()
     finally:
         await asyncio.to_thread(server.close)

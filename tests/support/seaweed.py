@@ -6,12 +6,11 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import urllib3
@@ -19,9 +18,10 @@ from minio import Minio
 from minio.error import MinioException
 from urllib3.exceptions import HTTPError
 
+from tests.support.ports import free_port
 from tests.support.process import freeze
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 15.0
 
 # `weed` becomes this very process, and the kernel kills it with its parent (PR_SET_PDEATHSIG).
@@ -56,7 +56,7 @@ class SeaweedServer:
     def __init__(self) -> None:
         # Not below pytest's folder: a Unix socket's path has at most 107 bytes.
         self.folder = Path(tempfile.mkdtemp(prefix="weed-"))
-        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+        self._ports = {name: free_port() for name in _PORTS}
         self._process: subprocess.Popen[bytes] | None = None
         (self.folder / "data").mkdir()
         identity = {
@@ -129,8 +129,9 @@ class SeaweedServer:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def client(self) -> Minio:
-        pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=2, read=5))
+    def client(self, *, read_seconds: float = 30) -> Minio:
+        timeout = urllib3.Timeout(connect=10, read=read_seconds)
+        pool = urllib3.PoolManager(retries=False, timeout=timeout)
         return Minio(
             self.host,
             access_key=self.access_key,
@@ -163,7 +164,7 @@ class SeaweedServer:
         ]
 
     def _round_trip(self) -> None:
-        client = self.client()
+        client = self.client(read_seconds=5)  # it is asked again
         if not client.bucket_exists(self.bucket):
             client.make_bucket(self.bucket)
         probe = "probe/ready"
@@ -194,12 +195,3 @@ class SeaweedServer:
 
     def _tail(self) -> str:
         return (self.folder / "log").read_text(errors="replace")[-4000:]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, all different."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
