@@ -103,7 +103,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     await broker.start()
     try:
         async with AmqpInspector(url) as inspector:
-            await eventually(lambda: broker.connected)
+            await eventually(lambda: broker.connected, timeout_seconds=30)
             yield World(broker, inspector)
     finally:
         await broker.close()
@@ -225,14 +225,19 @@ async def test_prefetch_bounds_what_is_handled_at_once(world: World) -> None:
 
 
 async def test_two_consumers_share_a_queue(world: World) -> None:
-    left, right = Recorder(), Recorder()
+    gate = asyncio.Event()
+
+    async def wait_then_ack(delivery: Delivery) -> None:
+        await gate.wait()
+        await delivery.ack()
+
+    left, right = Recorder(wait_then_ack), Recorder(wait_then_ack)
     await world.broker.consume(QUEUE, left, prefetch=1)
     await world.broker.consume(QUEUE, right, prefetch=1)
-    for n in range(10):
-        await world.ring(f"{n}")
-    await eventually(lambda: len(left.bodies) + len(right.bodies) == 10)
-    assert left.bodies
-    assert right.bodies
+    await world.ring(*"abcdefghij")
+    await eventually(lambda: left.running == right.running == 1)
+    gate.set()
+    await eventually(lambda: sorted(left.bodies + right.bodies) == list("abcdefghij"))
 
 
 async def test_pause_takes_nothing_and_resume_takes_it(world: World) -> None:
