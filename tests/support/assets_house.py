@@ -265,7 +265,10 @@ class AssetsHouse:
     async def say(self, routing_key: str, body: bytes) -> None:
         """Publishes a message and waits until it was taken in."""
         assert await self.broker.publish([Message(routing_key, body)]) == [True]
-        await eventually(lambda: self.in_hand() == self.broker.ready_count("assets.jobs") == 0)
+        queue = "assets.jobs"
+        await eventually(
+            lambda: self.in_hand() == self.broker.ready_count(queue) == 0, timeout_seconds=30
+        )
 
     def in_hand(self) -> int:
         """Messages that the service was given and has not ended."""
@@ -323,7 +326,9 @@ def blob_files(folder: Path) -> list[Path]:
 
 async def nothing_in(folder: Path) -> None:
     """Waits until the folder holds no file: a put that was given up ends a moment later."""
-    await eventually(lambda: not blob_files(folder), what=f"no blob: {blob_files(folder)}")
+    await eventually(
+        lambda: not blob_files(folder), timeout_seconds=30, what=f"no blob: {blob_files(folder)}"
+    )
 
 
 def database(kind: str, request: pytest.FixtureRequest, folder: Path) -> DatabaseUrls:

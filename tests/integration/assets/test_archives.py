@@ -136,15 +136,15 @@ async def test_blobs_without_a_file_are_swept(make_house: MakeHouse, blobs: Path
     house = await make_house(orphan_seconds=3.0, sweep_seconds=0.1)
     red, zips = house.team("red"), Zips(house)
     file = await red.upload()
-    fresh = await zips.begin(images.zip_file())
     orphan = await zips.begin(images.zip_file())
+    fresh = await zips.begin(images.zip_file())
     foreign = blobs / "somebody" / "elses.txt"
     foreign.parent.mkdir()
     foreign.write_text("not ours")
-    old = house.clock.now().timestamp() - 10
+    now = house.clock.now().timestamp()
     for path in blob_files(blobs):
-        if not path.match(fresh):
-            os.utime(path, (old, old))
+        changed = now + 60 if path.match(fresh) else now - 10
+        os.utime(path, (changed, changed))
     data = images.zip_file()
     assert await reason_of(zips.store(orphan, data)) == "BLOB_INCOMPLETE"  # about to be swept
     await eventually(lambda: not (blobs / orphan).exists(), what="the orphan is gone")

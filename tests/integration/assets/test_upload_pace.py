@@ -139,12 +139,16 @@ async def test_uploads_above_the_places_are_told_to_come_back(full: AssetsHouse)
         await slow.delete(file.id)
         return None
 
+    async def has_begun() -> bool:
+        return (await slow.storage()).stored_bytes == len(PNG)
+
     async def taken_in() -> bool:
         return await refusal() is None
 
     async with asyncio.TaskGroup() as tasks:
         stalled = tasks.create_task(slow.send(held))
-        busy = await eventually(refusal)
+        await eventually(has_begun)
+        busy = await refusal()
         assert busy is not None
         assert busy.reason == "SERVER_BUSY"
         assert busy.retry_after_seconds
