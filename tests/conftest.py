@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import grpc
 import pytest
+from hypothesis import HealthCheck, settings
 
 from libs.common import logs
 from tests.support.databases import PostgresTemplates
@@ -43,6 +44,9 @@ def team_filter(pytestconfig: pytest.Config) -> Iterator[None]:
 
 
 logs.configure("tests", level="warning", json=False)
+# A machine that stands still for a second is no fault of a test's.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 def started_or_skip(make: Callable[[], S]) -> Iterator[S]:
