@@ -103,7 +103,7 @@ class GeminiStub:
         self._server.close()
         for writer in list(self._writers):
             writer.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._idle.wait()  # each handler sees its end of file and leaves
         await self._server.wait_closed()
 

@@ -78,17 +78,18 @@ async def test_a_server_ends_with_the_process_that_started_it() -> None:
     await eventually(process.exists)
     owner.kill()
     await owner.wait()
-    await eventually(lambda: not process.exists())
-    await eventually(lambda: not Path(folder).exists())
+    await eventually(lambda: not process.exists(), timeout_seconds=30)
+    await eventually(lambda: not Path(folder).exists(), timeout_seconds=30)
 
 
 async def test_the_proxy_drops_cuts_and_heals(cluster: PostgresServer) -> None:
     async with TcpProxy(cluster.host, cluster.port) as proxy:
         url = f"postgresql://postgres@{proxy.host}:{proxy.port}/postgres"
 
-        async def answers() -> bool:
+        async def answers(seconds: int = 30) -> bool:
             try:
-                async with await psycopg.AsyncConnection.connect(url, connect_timeout=2) as open_:
+                connecting = psycopg.AsyncConnection.connect(url, connect_timeout=seconds)
+                async with await connecting as open_:
                     await open_.execute("SELECT 1")
             except psycopg.OperationalError:
                 return False
@@ -97,7 +98,7 @@ async def test_the_proxy_drops_cuts_and_heals(cluster: PostgresServer) -> None:
         assert await answers()
         for fault in (proxy.drop_c2s, proxy.drop_s2c, proxy.blackhole):
             fault()
-            assert not await answers()
+            assert not await answers(2)
             await proxy.heal()
             assert await answers()
         proxy.cut_after(3)

@@ -47,7 +47,7 @@ KEPT_CHILDREN = re.compile(
     r".*multiprocessing\.(resource_tracker|forkserver) .*"  # of Python, until its end
 )
 ESTABLISHED = "01"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 Key = tuple[str, Any]
 

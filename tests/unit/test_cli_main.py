@@ -163,6 +163,6 @@ def test_help_loads_nothing_slow() -> None:
         check=False,
         env=environ(),
         cwd=ROOT,
-        timeout=30,
+        timeout=60,
     )
     assert (ran.returncode, ran.stderr) == (0, "")

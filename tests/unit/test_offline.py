@@ -289,7 +289,7 @@ async def test_cancelled_it_returns_at_once_and_begins_nothing_more() -> None:
     gate = threading.Event()
     executor = ThreadPoolExecutor(1)
     generator = OfflineGenerator(clock=SystemClock(), executor=executor)
-    busy = executor.submit(gate.wait, 10)  # the one thread is taken: the picture must wait
+    busy = executor.submit(gate.wait, 60)  # the one thread is taken: the picture must wait
     try:
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(generator.generate(request(photo("product", "mug.jpg"))))

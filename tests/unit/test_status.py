@@ -61,7 +61,7 @@ async def over_the_wire() -> AsyncIterator[Any]:
         handler.error = error
         call: Any = channel.unary_unary("/a/b")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await call(b"", timeout=5)
+            await call(b"", timeout=30)
         return status.from_rpc_error(raised.value)
 
     yield send
@@ -111,7 +111,7 @@ async def test_a_call_that_reached_nobody_is_unavailable_and_names_no_address() 
     async with grpc.aio.insecure_channel("127.0.0.1:9") as channel:
         call: Any = channel.unary_unary("/a/b")
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await call(b"", timeout=5)
+            await call(b"", timeout=30)
     error = status.from_rpc_error(raised.value)
     assert isinstance(error, errors.UnavailableError)
     assert error.message == "the call ended with UNAVAILABLE"
