@@ -213,7 +213,7 @@ class RabbitServer:
             log=self._folder / "epmd.log",
             env=self._env,
         )
-        wait_until_ready(self._epmd, lambda: _listens(self.host, port), timeout_seconds=10)
+        wait_until_ready(self._epmd, lambda: _listens(self.host, port), timeout_seconds=60)
 
     def _opens_connection(self) -> bool:
         """Whether the node lets guest open the default vhost: later than its port is open."""
