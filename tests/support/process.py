@@ -91,7 +91,7 @@ def freeze(pids: Sequence[int]) -> None:
     answer a request on its way.
     """
     signal_all(pids, signal.SIGSTOP)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while any(_runs(pid) for pid in pids):
         if time.monotonic() > deadline:
             raise StartError(f"one of {list(pids)} does not stop")
@@ -178,8 +178,9 @@ class ServerProcess:
 
     def pause(self) -> None:
         """SIGSTOP to it and all below it; returns when they stand."""
-        self._stopped = descendants(self.pid)
-        freeze(self._stopped)
+        while self._stopped != (family := sorted(descendants(self.pid))):
+            self._stopped = family  # one may have been born before its parent stood
+            freeze(family)
 
     def resume(self) -> None:
         """SIGCONT to what was paused."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from libs.common.lifecycle import TaskOwner
+from tests.support.ports import free_port
 
 Direction = Literal["c2s", "s2c"]
 _CHUNK_BYTES = 65_536
@@ -52,7 +54,7 @@ class TcpProxy:
         self._cut_after: dict[Direction, int] = {}
         self._cut: Cut | None = None
         self.host = "127.0.0.1"
-        self.port = 0
+        self.port = free_port()  # nobody takes it while we refuse
         self.bytes_seen: dict[Direction, int] = {"c2s": 0, "s2c": 0}
 
     @property
@@ -61,10 +63,9 @@ class TcpProxy:
         return len(self._pairs)
 
     async def start(self) -> None:
-        """Listens on `port`, a free one the first time and the same one after `refuse`."""
+        """Listens on `port`, the same one after `refuse`."""
         if self._server is None:
             self._server = await asyncio.start_server(self._accept, self.host, self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Stops listening and resets what is open."""
@@ -138,10 +139,13 @@ class TcpProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            server_reader, server_writer = await asyncio.open_connection(*self._target)
-        except OSError:
+            with suppress(OSError):  # nobody is there
+                await self._join(reader, writer)
+        finally:
             writer.transport.abort()
-            return
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._target)
         pair = _Pair(writer, server_writer)
         self._pairs.add(pair)
         try:
