@@ -13,6 +13,8 @@ import pytest
 
 from contentshop.enqueue.v1 import job_pb2
 from libs.common.errors import UnavailableError
+from tests.fakes.gemini_behaviours import Behaviour
+from tests.fakes.gemini_stub import GeminiStub
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet, Servers, running_fleet
 from tests.support.fleet_team import FleetTeam, Watched
@@ -21,13 +23,17 @@ from tests.support.invariants import check_invariants
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("show_logs"), pytest.mark.timeout(400)]
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "mug.jpg"
+KEY = "key-of-the-stub"
 JOBS = 2
-# Slow images, two at a time on each worker; short leases and floors, so that healing is quick.
+# Images that are held when a test says so, two at a time on each worker; short floors, so that
+# healing is quick.
 SETTINGS = {
-    "OFFLINE_DELAY_SECONDS": "0.5",
+    "GENERATOR": "gemini",
+    "GEMINI_API_KEY": KEY,
+    "GOVERNOR": "false",
     "WORKER_IMAGES_AT_ONCE": "2",
-    "LEASE_SECONDS": "3",
-    # enqueue is away again and again, longer than such a lease on a busy machine.
+    "WORKER_DRAIN_SECONDS": "3",
+    # enqueue is away again and again, longer than a lease on a busy machine.
     "MAX_LOST_WORKERS": "20",
     "WORKER_RENEW_SECONDS": "1",
     "SWEEP_SECONDS": "0.5",
@@ -45,17 +51,37 @@ CRASH_POINTS = ("E4", "E5", "E6", "E2", "E3", "E8", "E9", "E10")
 
 
 @pytest.fixture(scope="module")
-async def fleet(servers: Servers) -> AsyncIterator[Fleet]:
+async def gemini() -> AsyncIterator[GeminiStub]:
+    """What the workers call."""
+    async with GeminiStub(api_key=KEY) as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
+async def fleet(servers: Servers, gemini: GeminiStub) -> AsyncIterator[Fleet]:
     """With two workers; every test leaves it whole."""
-    async with running_fleet(servers, SETTINGS, workers=2) as fleet:
+    settings = {**SETTINGS, "GEMINI_BASE_URL": gemini.base_url}
+    async with running_fleet(servers, settings, workers=2) as fleet:
         yield fleet
+
+
+def _let_go(gemini: GeminiStub) -> None:
+    """Images are answered, those that are asked for and those to come."""
+    gemini.script()
+    gemini.release()
 
 
 Disturbance = Callable[[FleetTeam], Awaitable[None]]
 
 
-async def _carried_through(fleet: Fleet, disturb: Disturbance, images: int = 4) -> list[Watched]:
-    """Two jobs, disturbed in the middle; what their watchers saw, all checked."""
+async def _carried_through(
+    fleet: Fleet, gemini: GeminiStub, disturb: Disturbance, images: int = 4
+) -> list[Watched]:
+    """Two jobs, disturbed in the middle; what their watchers saw, all checked.
+
+    The first images are made, the others held until `disturb` lets them go.
+    """
+    gemini.script(Behaviour(times=JOBS), Behaviour(held=True))
     team = fleet.team()
     await fleet.grant(team, JOBS * images)
     photo = await team.upload(PHOTO.read_bytes())
@@ -65,6 +91,7 @@ async def _carried_through(fleet: Fleet, disturb: Disturbance, images: int = 4) 
         for job, seen in zip(jobs, watched, strict=True):
             group.create_task(team.watch(job.id, seen))
         await eventually(lambda: any("IMAGE_DONE" in seen.kinds() for seen in watched))
+        await eventually(lambda: all("STARTED" in seen.kinds() for seen in watched))
         assert not any("SUCCEEDED" in seen.kinds() for seen in watched)
         await disturb(team)
     for seen in watched:
@@ -85,13 +112,14 @@ async def _check(team: FleetTeam, seen: Watched) -> None:
 
 
 @pytest.mark.parametrize("victim", ["enqueue", "worker", "assets"])
-async def test_a_service_is_killed(fleet: Fleet, victim: str) -> None:
+async def test_a_service_is_killed(fleet: Fleet, gemini: GeminiStub, victim: str) -> None:
     async def kill(_: FleetTeam) -> None:
         fleet.kill(victim)
+        _let_go(gemini)
         fleet.restart(victim)
         await fleet.wait_ready()
 
-    watched = await _carried_through(fleet, kill)
+    watched = await _carried_through(fleet, gemini, kill)
     if victim == "enqueue":
         assert all(seen.connections > 1 for seen in watched)
     if victim == "worker":
@@ -119,6 +147,7 @@ async def test_assets_dies_with_half_a_blob_or_with_bytes_reserved(
 async def test_assets_dies_between_a_deleted_files_blob_and_its_row(fleet: Fleet) -> None:
     team = fleet.team()
     photo = await team.upload(PHOTO.read_bytes())
+    await eventually(lambda: _no_tombstone(fleet))  # of the tests before: it would die of those
     fleet.restart("assets", CRASH_AT="C1")
     await fleet.wait_ready("assets")
     with suppress(UnavailableError):  # it may die before it has answered
@@ -126,7 +155,7 @@ async def test_assets_dies_between_a_deleted_files_blob_and_its_row(fleet: Fleet
     await fleet.died("assets")
     fleet.restart("assets")
     await fleet.wait_ready("assets")
-    await eventually(lambda: _no_tombstone(fleet), timeout_seconds=20.0)
+    await eventually(lambda: _no_tombstone(fleet))
     await check_invariants(fleet)
 
 
@@ -136,55 +165,74 @@ def _no_tombstone(fleet: Fleet) -> bool:
     return row == (0,)
 
 
-async def test_the_packager_is_killed_in_the_middle_of_a_zip(fleet: Fleet) -> None:
+async def test_the_packager_is_killed_in_the_middle_of_a_zip(
+    fleet: Fleet, gemini: GeminiStub
+) -> None:
     fleet.restart("packager", CRASH_AT="P2:2")
     await fleet.wait_ready("packager")
 
     async def kill(_: FleetTeam) -> None:
+        _let_go(gemini)
         await fleet.died("packager")
         fleet.restart("packager")
 
-    await _carried_through(fleet, kill)
+    await _carried_through(fleet, gemini, kill)
 
 
-async def test_workers_that_are_told_to_stop_burn_no_attempt(fleet: Fleet) -> None:
+async def test_workers_that_are_told_to_stop_burn_no_attempt(
+    fleet: Fleet, gemini: GeminiStub
+) -> None:
     async def stop(_: FleetTeam) -> None:
-        await fleet.terminate("worker")
+        list(fleet.new_logs("stop"))
+        stopping: set[str] = set()
+
+        def all_are_stopping() -> bool:
+            stopping.update(n for n, log in fleet.new_logs("stop") if '"service.stopping"' in log)
+            return stopping == set(fleet.processes("worker"))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fleet.terminate("worker"))
+            await eventually(all_are_stopping)
+            gemini.release()  # those in flight may end; any other is held
+        _let_go(gemini)
         fleet.restart("worker")
         await fleet.wait_ready("worker")
 
-    watched = await _carried_through(fleet, stop, images=6)
+    watched = await _carried_through(fleet, gemini, stop, images=6)
     assert any("REQUEUED" in seen.kinds() for seen in watched)
     for seen in watched:
         assert (seen.job.attempts, seen.job.lost_workers) == (1, 0)
         assert {e.error.reason for e in seen.events} <= {"", "WORKER_DRAINED"}
 
 
-async def test_postgresql_is_killed(fleet: Fleet) -> None:
+async def test_postgresql_is_killed(fleet: Fleet, gemini: GeminiStub) -> None:
     async def kill(_: FleetTeam) -> None:
         await asyncio.to_thread(fleet.servers.postgres.kill)
+        _let_go(gemini)
         fleet.restart("packager")  # begins without its database, and waits for it
         await asyncio.to_thread(fleet.servers.postgres.start)
         await fleet.wait_ready()
 
-    await _carried_through(fleet, kill)
+    await _carried_through(fleet, gemini, kill)
 
 
-async def test_s3_is_killed(fleet: Fleet) -> None:
+async def test_s3_is_killed(fleet: Fleet, gemini: GeminiStub) -> None:
     async def kill(_: FleetTeam) -> None:
         await asyncio.to_thread(fleet.servers.seaweed.kill)
+        _let_go(gemini)
         await asyncio.to_thread(fleet.servers.seaweed.start)
 
-    await _carried_through(fleet, kill)
+    await _carried_through(fleet, gemini, kill)
 
 
-async def test_rabbitmq_is_killed(fleet: Fleet) -> None:
+async def test_rabbitmq_is_killed(fleet: Fleet, gemini: GeminiStub) -> None:
     rabbit = fleet.servers.rabbit
     await asyncio.to_thread(rabbit.sync_metadata)
     late: list[Watched] = []
 
     async def kill(_: FleetTeam) -> None:
         await asyncio.to_thread(rabbit.kill)
+        _let_go(gemini)
         other = fleet.team()
         # A job is taken while there is no broker, and waits.
         job = await other.make_job(await other.upload(PHOTO.read_bytes()), 2)
@@ -194,7 +242,7 @@ async def test_rabbitmq_is_killed(fleet: Fleet) -> None:
         late.append(await other.watch(job.id))
         await _check(other, late[0])
 
-    await _carried_through(fleet, kill)
+    await _carried_through(fleet, gemini, kill)
     assert late
 
 
