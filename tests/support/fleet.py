@@ -34,7 +34,7 @@ from tests.support.seaweed import SeaweedServer
 AUTH_SECRET = "u" * 32
 SERVICE_SECRET = "s" * 32
 CLOCK = SystemClock()
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 TERM_SECONDS = 40.0  # past every grace and drain
 LOG_TAIL_CHARS = 6_000
 TARGETS = ("assets", "enqueue")  # services that others call
@@ -282,7 +282,7 @@ class Fleet:
                 part.running.kill()
             self._spawn(part, changes)
 
-    async def died(self, name: str, *, timeout_seconds: float = 20.0) -> None:
+    async def died(self, name: str, *, timeout_seconds: float = 60.0) -> None:
         """Waits for a process to end by itself, as it does at a crash point."""
         await eventually(
             lambda: not self.running(name), timeout_seconds=timeout_seconds, what=f"{name} died"
@@ -348,6 +348,15 @@ class Fleet:
             stub = ops_pb2_grpc.OpsServiceStub(client.channel)
             await patiently(
                 lambda: client.unary(stub.GrantCredits, request, timeout_seconds=CALL_SECONDS)
+            )
+
+    async def limit_model(self, model: str, calls_per_minute: int) -> None:
+        """How many calls of a model the governor lets through."""
+        request = ops_pb2.SetModelLimitRequest(model=model, calls_per_minute=calls_per_minute)
+        async with self._operator(self.target("enqueue")) as client:
+            stub = ops_pb2_grpc.OpsServiceStub(client.channel)
+            await patiently(
+                lambda: client.unary(stub.SetModelLimit, request, timeout_seconds=CALL_SECONDS)
             )
 
     async def drain(self, worker: str) -> None:
