@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 import psycopg
@@ -11,6 +12,7 @@ from tests.chaos.disturbances import Act, Disturbance
 from tests.chaos.house import WORDS, ChaosHouse
 from tests.fakes.gemini_behaviours import Behaviour
 from tests.support.databases import SERVICES
+from tests.support.eventually import eventually
 from tests.support.rabbitmq import WATERMARK
 
 DISK_FREE = "50MB"
@@ -95,6 +97,8 @@ async def commits_cut(house: ChaosHouse, *, heard: bool) -> None:
     for _ in range(house.dice.randint(2, 5)):
         wire.cut_at(b"COMMIT", after=b"COMMIT", delivered=heard)
         await house.pause_between(0.5, 1.5)
+        with suppress(AssertionError):  # so long does nobody commit where all stand still
+            await eventually(lambda: not wire.cut_is_due, timeout_seconds=10)
         house.ledger.commits_cut += not wire.cut_is_due
 
 

@@ -29,10 +29,10 @@ from tests.support.seaweed import SeaweedServer
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
-LEASE_SECONDS = 4
 SETTINGS = {
-    "LEASE_SECONDS": str(LEASE_SECONDS),
+    "LEASE_SECONDS": "4",
     "WORKER_RENEW_SECONDS": "1",
+    "WORKER_IMAGE_TIMEOUT_SECONDS": "120",  # no held call gives up
     "SWEEP_SECONDS": "0.5",
     "ARCHIVE_RING_SECONDS": "1",
     "PACKAGER_LEASE_SECONDS": "2",
@@ -41,7 +41,7 @@ SETTINGS = {
 }
 IMAGE_MS = 800
 HASTE = 0.35
-EVENTS_SECONDS = 60.0
+EVENTS_SECONDS = 90.0
 EACH = (
     "kill enqueue",
     "queues purged",
@@ -107,8 +107,8 @@ async def test_a_zombie_worker_is_refused(house: ChaosHouse) -> None:
     house.gemini.reset()
     house.gemini.script(Behaviour(held=True))
     job = await team.make_job(photo, 4)
-    zombie = await eventually(partial(_worker_of, house, job.id), timeout_seconds=EVENTS_SECONDS)
     await eventually(lambda: _held(house) == 4, timeout_seconds=EVENTS_SECONDS)
+    zombie = await eventually(partial(_worker_of, house, job.id), timeout_seconds=EVENTS_SECONDS)
     list(house.fleet.new_logs("zombie"))
     house.fleet.pause(zombie)
     try:
@@ -120,10 +120,10 @@ async def test_a_zombie_worker_is_refused(house: ChaosHouse) -> None:
     finally:
         house.fleet.resume(zombie)
     seen = await team.watch(job.id)
-    assert seen.job.lost_workers == 1
-    assert seen.kinds().count("STARTED") == 2
-    [requeued] = [e for e in seen.events if e.kind == job_pb2.JOB_EVENT_KIND_REQUEUED]
-    assert requeued.error.reason == "WORKER_LOST"
+    requeued = [e for e in seen.events if e.kind == job_pb2.JOB_EVENT_KIND_REQUEUED]
+    assert {event.error.reason for event in requeued} == {"WORKER_LOST"}
+    # Once, or again where the whole machine stood still for longer than a lease.
+    assert seen.job.lost_workers == len(requeued) == seen.kinds().count("STARTED") - 1
     await team.check_done(seen.job)
     await eventually(partial(_was_told, house, zombie), timeout_seconds=EVENTS_SECONDS)
     assert house.fleet.running(zombie)
