@@ -58,11 +58,11 @@ class Shop:
 
 @pytest.fixture(scope="module")
 async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
-    """Images are slow, so that the cancel comes in the middle."""
+    """Images are slow, one after another: the cancel has the seconds of ten to come in time."""
     folder = tmp_path_factory.mktemp("readme")
     for name in ("examples", ".venv"):
         (folder / name).symlink_to(ROOT / name)
-    slow = {"OFFLINE_DELAY_SECONDS": "0.5", "WORKER_IMAGES_AT_ONCE": "3"}
+    slow = {"OFFLINE_DELAY_SECONDS": "0.8", "WORKER_IMAGES_AT_ONCE": "1"}
     async with house(folder / "data", env=slow) as running:
         yield Shop(running, folder)
 
