@@ -25,7 +25,7 @@ from tests.support.fleet_team import FleetTeam
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "mug.jpg"
 OLD = timedelta(days=5_000)  # past every age of retention
 UNKNOWN = 2**62
-GONE_SECONDS = 30.0
+GONE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ pytestmark = [pytest.mark.real, pytest.mark.usefixtures("show_logs")]
 
 PHOTO = (Path(__file__).parents[2] / "examples" / "photos" / "mug.jpg").read_bytes()
 SETTINGS = {
-    "LEASE_SECONDS": "5",
     "SWEEP_SECONDS": "0.5",
     "ARCHIVE_RING_SECONDS": "2",
     "PACKAGER_SWEEP_SECONDS": "0.5",
@@ -96,7 +95,7 @@ async def test_enqueue_older_than_the_rest_never_takes_an_old_jobs_images(
     fleet.restart("enqueue")
     await eventually(
         lambda: any('"database.restored"' in text for _, text in fleet.new_logs("restored")),
-        timeout_seconds=30,
+        timeout_seconds=60,
         what="enqueue refuses the restored database",
     )
     assert (await run(fleet, "enqueue", "after-restore"))[0] == 0
@@ -193,6 +192,6 @@ async def assert_orphans_go(fleet: Fleet, backup: Backup) -> None:
         # Two images, a zip, and two uploads have no row any more.
         return len(before - now) == 5
 
-    await eventually(gone, timeout_seconds=30, what="orphans are gone")
+    await eventually(gone, timeout_seconds=60, what="orphans are gone")
     code, said = await run(fleet, "assets", "check")
     assert (code, said.rpartition(", ")[2]) == (0, "0 without their bytes\n")

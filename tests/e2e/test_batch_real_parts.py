@@ -36,11 +36,10 @@ VARIANTS, EACH = 100, 4
 IMAGES = VARIANTS * EACH
 KILLS = 2
 SPARE = 7  # credits beyond what the batch takes
-# Short leases and floors, so that healing is quick; images that a kill finds in the making.
+# Short floors, so that healing is quick; images that a kill finds in the making.
 SETTINGS = {
     "OFFLINE_DELAY_SECONDS": "0.3",
-    "LEASE_SECONDS": "3",
-    "WORKER_RENEW_SECONDS": "1",
+    "MAX_LOST_WORKERS": "20",
     "SWEEP_SECONDS": "0.5",
     "PACKAGER_SWEEP_SECONDS": "0.5",
     "ASSETS_SWEEP_SECONDS": "0.5",
@@ -156,7 +155,7 @@ async def _check_files(proof: Proof, jobs: list[job_pb2.Job]) -> dict[int, asset
         assert sum(folder.file_count for folder in folders) == 2 * IMAGES
         return folders
 
-    folders = await eventually(filed, timeout_seconds=30)
+    folders = await eventually(filed, timeout_seconds=60)
     images = {file.id: file for file in await proof.batch.images()}
     assert set(images) == every
     found: dict[str, set[int]] = defaultdict(set)

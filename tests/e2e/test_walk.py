@@ -42,7 +42,7 @@ KEY = "key-of-the-stub"
 TEAM = "walkers"
 LANE = "image_generation.fast"
 GRANTED = 10
-CALL_SECONDS = 10.0
+CALL_SECONDS = 60.0
 APPROVED = job_pb2.REVIEW_STATE_APPROVED
 
 

@@ -257,7 +257,7 @@ async def check_stored(house: House, kept: Kept, folder: Path | None) -> None:
             assert found == set(rows.values()), found ^ set(rows.values())
         return True
 
-    await eventually(hold, timeout_seconds=30, what="what was refused has left nothing")
+    await eventually(hold, timeout_seconds=60, what="what was refused has left nothing")
 
 
 def read_rows(house: House) -> tuple[dict[int, str], int, int]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from minio.error import S3Error
+
 from tests.support.databases import ROOT, SERVICES, postgres_urls
 from tests.support.fleet import Fleet
 from tests.support.postgres import find_binaries
 
 SCRIPTS = ROOT / "deploy" / "postgres"
-RUN_SECONDS = 60.0
+RUN_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ def read_bucket(fleet: Fleet) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for listed in client.list_objects(fleet.bucket, recursive=True):
         key = str(listed.object_name)
-        answer = client.get_object(fleet.bucket, key)
+        try:
+            answer = client.get_object(fleet.bucket, key)
+        except S3Error as error:
+            if error.code == "NoSuchKey":
+                continue  # it was listed, and swept before we came to it
+            raise
         try:
             found[key] = answer.read()
         finally:

@@ -10,24 +10,28 @@ from typing import TypeVar, overload
 
 T = TypeVar("T")
 
+PATIENCE_SECONDS = 30.0  # a busy machine stands still for seconds
 _FIRST_WAIT_SECONDS = 0.005
 _LONGEST_WAIT_SECONDS = 0.25
 
 
 @overload
 async def eventually(
-    check: Callable[[], Awaitable[T]], *, timeout_seconds: float = 10.0, what: str = ""
+    check: Callable[[], Awaitable[T]], *, timeout_seconds: float = PATIENCE_SECONDS, what: str = ""
 ) -> T: ...
 
 
 @overload
 async def eventually(
-    check: Callable[[], T], *, timeout_seconds: float = 10.0, what: str = ""
+    check: Callable[[], T], *, timeout_seconds: float = PATIENCE_SECONDS, what: str = ""
 ) -> T: ...
 
 
 async def eventually(
-    check: Callable[[], T | Awaitable[T]], *, timeout_seconds: float = 10.0, what: str = ""
+    check: Callable[[], T | Awaitable[T]],
+    *,
+    timeout_seconds: float = PATIENCE_SECONDS,
+    what: str = "",
 ) -> T:
     """The first truthy value of check, which may raise AssertionError meanwhile.
 

@@ -21,7 +21,8 @@ from tests.support.eventually import eventually
 from tests.support.zips import read_strictly
 
 CALL_SECONDS = 5.0
-PATIENCE_SECONDS = 60.0
+ONE_TRY_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 0.1
 CHUNK_BYTES = 256 * 1024
 
@@ -187,7 +188,7 @@ class FleetTeam:
             assert [folder.file_count for folder in shared] == [files]
             return int(shared[0].id)
 
-        return await eventually(lambda: patiently(filled), timeout_seconds=20)
+        return await eventually(lambda: patiently(filled))
 
     async def make_archive(self, **source: int) -> packager_pb2.Archive:
         """The archive of a batch_id or folder_id, built to its end, by watching it."""
@@ -277,12 +278,14 @@ class FleetTeam:
     async def delete(self, file_id: int) -> None:
         """Deletes a file, by one try."""
         request = assets_pb2.DeleteFileRequest(file_id=file_id)
-        await self._call(self._assets, self._files.DeleteFile, request)
+        await self._assets.unary(self._files.DeleteFile, request, timeout_seconds=ONE_TRY_SECONDS)
 
     async def download_url(self, file_id: int) -> str:
         """A URL for browsers."""
         request = assets_pb2.CreateDownloadUrlRequest(file_id=file_id)
-        answer = await self._call(self._assets, self._files.CreateDownloadUrl, request)
+        answer = await self._assets.unary(
+            self._files.CreateDownloadUrl, request, timeout_seconds=ONE_TRY_SECONDS
+        )
         return answer.url  # type: ignore[no-any-return]
 
     async def download(self, file_id: int) -> bytes:
@@ -329,7 +332,7 @@ class FleetTeam:
             assert len(files) == wanted, files
             return files
 
-        files = await eventually(listed, timeout_seconds=20)
+        files = await eventually(listed)
         slots = {f.image_index: f.id for f in files if f.kind == assets_pb2.FILE_KIND_GENERATED}
         assert slots == {image.index: image.file_id for image in job.images}
         if len(job.images) > 1:

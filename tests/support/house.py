@@ -15,9 +15,9 @@ from typing import Any
 from libs.common.env import process_environ
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
-STOP_SECONDS = 30.0
-RUN_SECONDS = 60.0
+START_SECONDS = 90.0
+STOP_SECONDS = 60.0
+RUN_SECONDS = 120.0
 
 
 def environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:

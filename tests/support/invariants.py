@@ -24,7 +24,7 @@ FINAL = {"SUCCEEDED", "FAILED", "CANCELED"}
 AFTER_THE_END = {"ARCHIVE_READY", "ARCHIVE_FAILED"}
 # A job that goes back to the queue for these keeps its team's place.
 PLACE_KEPT = {"WORKER_LOST", "WORKER_DRAINED"}
-REST_SECONDS = 40.0
+REST_SECONDS = 90.0
 # Faults of ours, whatever is killed around them; and what no log may show.
 UNHEARD_OF = ("rpc.fault", "rpc.stray_cancel", "task.failed", "never retrieved", "job.fault")
 SECRETS = ("X-Amz-Signature", "Bearer ", "eyJ", AUTH_SECRET, SERVICE_SECRET)

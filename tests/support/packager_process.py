@@ -24,7 +24,7 @@ async def main(environ: dict[str, str], body: bytes) -> None:
     app = build(env.load(Settings, environ), broker=broker)
     await app.start()
     await broker.publish([Message(JOB_ENDED, body)])
-    await asyncio.sleep(30)
+    await asyncio.sleep(100)  # it dies before
 
 
 if __name__ == "__main__":
