@@ -40,6 +40,7 @@ SECRET = "s" * 32
 USER_SECRET = "u" * 32
 CLOCK = SystemClock()
 FINISHED_MS = 1_700_000_000_123
+PATIENCE_SECONDS = 60.0  # of a busy machine
 
 PENDING = pb.ARCHIVE_STATE_PENDING
 READY = pb.ARCHIVE_STATE_READY
@@ -167,8 +168,11 @@ class House:
 
     async def reported(self, count: int = 1) -> list[execution_pb2.RecordArchiveRequest]:
         """The reports once there are so many."""
-        await eventually(lambda: len(self.enqueue.reports) >= count, what=f"{count} reports")
-        return self.enqueue.reports
+        told = self.enqueue.reports
+        await eventually(
+            lambda: len(told) >= count, timeout_seconds=PATIENCE_SECONDS, what=f"{count} reports"
+        )
+        return told
 
 
 class Team:
@@ -209,7 +213,9 @@ class Team:
         return answer.archive  # type: ignore[no-any-return]
 
     async def call(self, method: str, request: Any) -> Any:
-        return await self.client.unary(getattr(self.stub, method), request, timeout_seconds=20)
+        return await self.client.unary(
+            getattr(self.stub, method), request, timeout_seconds=PATIENCE_SECONDS
+        )
 
     async def ended(self, job_id: int = 7, state: int = READY) -> pb.Archive:
         """The job's archive once it is in the state."""
@@ -221,7 +227,9 @@ class Team:
                 return None
             return archive if archive.state == state else None
 
-        found = await eventually(there, timeout_seconds=20, what=f"archive in state {state}")
+        found = await eventually(
+            there, timeout_seconds=PATIENCE_SECONDS, what=f"archive in state {state}"
+        )
         assert found is not None
         return found
 

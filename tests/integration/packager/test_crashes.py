@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from tests.integration.packager.house import House, check_archive, open_house
+from libs.common.db import Database
+from services.packager import tables
+from tests.integration.packager.house import CLOCK, House, check_archive, open_house
 from tests.support.databases import DatabaseUrls, sqlite_database
 
 # Job by crash point. P2: in the middle of the zip. P3: written; P3:2: a file of assets.
@@ -39,7 +42,7 @@ def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> NewDatabase:
 async def test_dying_at_each_step_gives_one_zip(new_database: NewDatabase, tmp_path: Path) -> None:
     urls = {point: new_database(point) for point in POINTS}
     first = new_database("first")
-    async with open_house(first, tmp_path, PACKAGER_LEASE_SECONDS="1") as house:
+    async with open_house(first, tmp_path) as house:
         images = {point: await house.job(job_id, 3) for point, job_id in POINTS.items()}
         async with asyncio.TaskGroup() as group:
             for point in POINTS:
@@ -49,6 +52,7 @@ async def test_dying_at_each_step_gives_one_zip(new_database: NewDatabase, tmp_p
 
         for reports, (point, job_id) in enumerate(POINTS.items(), start=1):
             begun = house.assets.calls.count("BeginArchive")
+            await _let_leases_run_out(urls[point])
             await house.restart(**urls[point].settings("packager"))
             if point in UNACKED:
                 await house.announce(job_id)
@@ -62,6 +66,14 @@ async def test_dying_at_each_step_gives_one_zip(new_database: NewDatabase, tmp_p
         files = [house.assets.files[n].job_id for n in house.assets.archives()]
         assert sorted(files) == sorted(POINTS.values())
         assert not list((house.assets.root / ".tmp").iterdir())
+
+
+async def _let_leases_run_out(urls: DatabaseUrls) -> None:
+    """At once: leases so short that one waits for them would run out in a stall, too."""
+    db = Database(urls.app, duty_url=urls.duty, clock=CLOCK)
+    async with db.duty() as tx:
+        await tx.execute(sa.update(tables.archives).values(lease_until=None))
+    await db.stop()
 
 
 async def _die(house: House, point: str, urls: DatabaseUrls) -> None:

@@ -27,6 +27,7 @@ from tests.integration.packager.house import (
     check_archive,
     image_bytes,
 )
+from tests.support.fleet_team import patiently
 from tests.support.zips import read_strictly
 
 
@@ -74,7 +75,7 @@ async def test_one_archive_per_content_of_a_batch(house: House) -> None:
     await house.batch(5, [("a", 1), ("b", 0)])
     team = house.team()
     first = await team.ask(batch_id=5)
-    again = await asyncio.gather(*(team.ask(batch_id=5) for _ in range(10)))
+    again = await asyncio.gather(*(patiently(lambda: team.ask(batch_id=5)) for _ in range(10)))
     assert {archive.id for archive in again} == {first.id}
     ready = await team.settled(first.id)
     assert await team.ask("r1", batch_id=5) == ready

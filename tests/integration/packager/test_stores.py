@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -134,9 +135,22 @@ async def test_faults_of_a_source_come_out_as_themselves(writer: ZipWriter, tmp_
 
 async def test_a_canceled_write_leaves_nothing(writer: ZipWriter, tmp_path: Path) -> None:
     work = await asyncio.to_thread(_work, tmp_path, bytes(8 * MIB), 40)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.02):
-            await writer.write(f"{tmp_path.as_uri()}/zip", work)
+    amid, broken_off = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def at_entry(position: int) -> None:
+        if position == 2:
+            loop.call_soon_threadsafe(amid.set)
+            broken_off.wait()
+
+    writing = asyncio.ensure_future(  # noqa: TID251 - awaited below
+        writer.write(f"{tmp_path.as_uri()}/zip", work, on_entry=at_entry)
+    )
+    await amid.wait()
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    broken_off.set()
     await writer._blobs.close()  # waits for its threads
     assert not (tmp_path / "zip").exists()
     assert not list((tmp_path / ".tmp").iterdir())
