@@ -200,8 +200,9 @@ class Fleet:
             )
             for service in SERVICES
         ]
-        for run in runs:
-            await asyncio.to_thread(run.wait, timeout_seconds=START_SECONDS)
+        waits = [asyncio.to_thread(run.wait, timeout_seconds=START_SECONDS) for run in runs]
+        for error in filter(None, await asyncio.gather(*waits, return_exceptions=True)):
+            raise error
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
