@@ -29,6 +29,7 @@ from tests.support.databases import DatabaseUrls
 SECRET = "s" * 32
 USER_SECRET = "u" * 32
 CLOCK = SystemClock()
+PATIENCE_SECONDS = 60.0  # of a busy machine
 
 
 class Clients:
@@ -105,7 +106,9 @@ class Team:
         self.stub = enqueue_pb2_grpc.EnqueueServiceStub(client.channel)
 
     async def call(self, method: str, request: Any) -> Any:
-        return await self.client.unary(getattr(self.stub, method), request, timeout_seconds=20)
+        return await self.client.unary(
+            getattr(self.stub, method), request, timeout_seconds=PATIENCE_SECONDS
+        )
 
     async def generate(self, **fields: Any) -> job_pb2.Job:
         request = generation(**fields)
@@ -143,7 +146,9 @@ class Ops:
         self.stub = ops_pb2_grpc.OpsServiceStub(client.channel)
 
     async def call(self, method: str, request: Any) -> Any:
-        return await self.client.unary(getattr(self.stub, method), request, timeout_seconds=20)
+        return await self.client.unary(
+            getattr(self.stub, method), request, timeout_seconds=PATIENCE_SECONDS
+        )
 
     async def grant(self, team: str, amount: int, request_id: str = "g1") -> Any:
         request = ops_pb2.GrantCreditsRequest(request_id=request_id, team=team, amount=amount)
@@ -159,7 +164,9 @@ class Worker:
         self.stub = execution_pb2_grpc.ExecutionServiceStub(client.channel)
 
     async def call(self, method: str, request: Any) -> Any:
-        return await self.client.unary(getattr(self.stub, method), request, timeout_seconds=20)
+        return await self.client.unary(
+            getattr(self.stub, method), request, timeout_seconds=PATIENCE_SECONDS
+        )
 
     async def claim(self, job_id: int, claim_id: str = "c1") -> Any:
         request = execution_pb2.ClaimJobRequest(job_id=job_id, claim_id=claim_id, worker=self.name)
@@ -237,6 +244,7 @@ def environment(urls: DatabaseUrls, assets_port: int, **settings: str) -> dict[s
         "SERVICE_SECRET": SECRET,
         "SWEEP_SECONDS": "0.2",
         "GRACE_SECONDS": "0.5",
+        "LEASE_SECONDS": "60",  # nobody renews here: none runs out because the machine stalls
         **settings,
     }
 

@@ -66,12 +66,13 @@ DAY = 86_400
 
 def bad_tokens() -> dict[str, str]:
     """Made when a test asks: a token made at collection has expired when the suite comes to it."""
+    now = _now()
     return {
         "no exp": _user(exp=None),
         "exp text": _user(exp="9999999999"),
         "exp true": _user(exp=True),
         "exp in ten years": _user(exp=_now() + 3650 * DAY),
-        "exp past an hour": _user(exp=_now() + 3602),
+        "exp past an hour": _user(iat=now, exp=now + 3602),
         "exp NaN": forged(json.dumps(user_claims(exp=float("nan"))).encode()),
         "exp infinite": forged(json.dumps(user_claims(exp=float("inf"))).encode()),
         "exp and iat beyond floats": _user(exp=10**400 + 1, iat=10**400),
@@ -175,12 +176,13 @@ async def test_a_bad_header_is_refused(door: grpc.aio.Channel, headers: Headers)
 def bad_service_tokens() -> dict[str, str]:
     """Fresh ones, as above."""
     both = ["contentshop.enqueue", "contentshop"]
+    now = _now()
     return {
         "assets": forged(service_claims(aud="contentshop.assets"), key=SECRET),
         "users": forged(service_claims(aud="contentshop"), key=SECRET),
         "both": forged(service_claims(aud=both), key=SECRET),
         "issuer": forged(service_claims(iss="contentshop"), key=SECRET),
-        "too long": forged(service_claims(exp=_now() + 302), key=SECRET),
+        "too long": forged(service_claims(iat=now, exp=now + 302), key=SECRET),
         "user secret": forged(service_claims()),
         "empty secret": forged(service_claims(), key=b""),
     }

@@ -20,7 +20,7 @@ from tests.support.service_process import service_process
 
 LANE = lane_queue("image_generation.fast")
 QUEUED = job_pb2.JOB_STATE_QUEUED
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 4.0
 
 Doing = Callable[[Clients], Awaitable[Any]]
 
@@ -88,8 +88,6 @@ async def test_a_job_admitted_by_anothers_end_has_its_doorbell(urls: DatabaseUrl
 
 
 async def test_what_a_dying_reaper_left_is_taken_once_by_two(urls: DatabaseUrls) -> None:
-    lease = {"LEASE_SECONDS": str(LEASE_SECONDS)}
-
     async def claim_three(clients: Clients) -> dict[int, bool]:
         """Three jobs, and whether each claim was heard of: the reaper may be quick."""
         team, worker = clients.team(), clients.worker()
@@ -100,13 +98,11 @@ async def test_what_a_dying_reaper_left_is_taken_once_by_two(urls: DatabaseUrls)
         assert {type(end) for end in ends if isinstance(end, Exception)} <= {UnavailableError}
         return {i: not isinstance(end, Exception) for i, end in zip(ids, ends, strict=True)}
 
-    claimed = await die(urls, "E11", claim_three, **lease)
+    claimed = await die(urls, "E11", claim_three, LEASE_SECONDS=str(LEASE_SECONDS))
     assert any(claimed.values())
     replicas = 2 if urls.duty else 1  # an SQLite file has one
     async with AsyncExitStack() as stack:
-        houses = [
-            await stack.enter_async_context(open_house(urls, **lease)) for _ in range(replicas)
-        ]
+        houses = [await stack.enter_async_context(open_house(urls)) for _ in range(replicas)]
         house = houses[0]
         team = house.team()
 

@@ -23,6 +23,7 @@ from services.enqueue.store import jobs, ledger
 from tests.integration.enqueue.batching import cancel_batch, enqueue_batch
 from tests.integration.enqueue.house import CLOCK, House, Ops, Team, Worker, open_house
 from tests.support.databases import DatabaseUrls
+from tests.support.fleet_team import patiently
 
 GRANT, HOLD, CAPTURE, RELEASE = 1, 2, 3, 4
 BACKOFF = execution_pb2.RELEASE_CAUSE_BACKOFF
@@ -166,8 +167,8 @@ async def test_racing_requests_share_the_last_credits(house: House) -> None:
     team, other = house.team(), house.team("blue")
     await house.ops().grant("red", 5)
     results = await asyncio.gather(
-        *(team.generate() for _ in range(20)),
-        *(other.generate() for _ in range(5)),
+        *(patiently(team.generate) for _ in range(20)),
+        *(patiently(other.generate) for _ in range(5)),
         return_exceptions=True,
     )
     refused = [r for r in results[:20] if isinstance(r, FailedPreconditionError)]
@@ -185,7 +186,7 @@ async def test_two_replicas_do_not_spend_a_credit_twice(postgres_templates: Any)
         await one.ops().grant("red", 7)
         teams = [one.team(), two.team()]
         results = await asyncio.gather(
-            *(teams[n % 2].generate() for n in range(20)), return_exceptions=True
+            *(patiently(teams[n % 2].generate) for n in range(20)), return_exceptions=True
         )
         assert sum(isinstance(r, FailedPreconditionError) for r in results) == 13
         assert figures(await teams[0].credits()) == (7, 0, 7, 0)
@@ -228,7 +229,7 @@ async def _granted(ops: Ops, number: int) -> None:
 
 async def test_a_grant_is_given_once(house: House) -> None:
     ops = house.ops()
-    answers = await asyncio.gather(*(ops.grant("red", 5) for _ in range(10)))
+    answers = await asyncio.gather(*(patiently(lambda: ops.grant("red", 5)) for _ in range(10)))
     assert {figures(answer) for answer in answers} == {(5, 5, 0, 0)}
     with pytest.raises(AlreadyExistsError) as raised:
         await ops.grant("red", 6)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
 
 from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, job_pb2, ops_pb2
 from libs.common.errors import InvalidArgumentError, LeaseLostError
-from services.enqueue.governor import FAILURES_TO_OPEN
+from services.enqueue.governor import FAILURES_TO_OPEN, FIRST_OPEN_SECONDS
 from tests.integration.enqueue.house import House, Team, Worker, open_house
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
+from tests.support.fleet_team import patiently
 
 MODEL = "model-1"
+ONE_A_MINUTE = 1  # so low a rate that none is earned while a test runs, however slowly
 
 
 async def acquire(worker: Worker, job_id: int, fence: int, calls: int = 1) -> Any:
@@ -60,14 +63,14 @@ async def test_a_model_nothing_is_known_of_takes_all_calls_and_gets_no_row(house
 
 async def test_a_limit_is_kept_by_all_workers_together(house: House) -> None:
     _, worker, job_id, fence = await claimed(house)
-    assert (await set_limit(house, 60)).calls_per_minute_limit == 60
+    assert (await set_limit(house, ONE_A_MINUTE)).calls_per_minute_limit == ONE_A_MINUTE
     others = [house.worker(f"w{n}") for n in range(4)]
     answers = await asyncio.gather(
-        *(acquire(others[n % 4], job_id, fence) for n in range(40)), acquire(worker, job_id, fence)
+        *(patiently(partial(acquire, one, job_id, fence)) for one in [worker, *others] * 8)
     )
-    assert 5 <= sum(answer.granted for answer in answers) <= 6
+    assert sum(answer.granted for answer in answers) == 1
     refused = [answer for answer in answers if not answer.granted]
-    assert all(0 < answer.wait_ms <= 1000 for answer in refused)
+    assert all(0 < answer.wait_ms <= 60_000 for answer in refused)
     assert not (await set_limit(house, 0)).calls_per_minute
     assert (await acquire(worker, job_id, fence, 10)).granted == 10
 
@@ -75,12 +78,12 @@ async def test_a_limit_is_kept_by_all_workers_together(house: House) -> None:
 async def test_two_replicas_share_one_rate(urls: DatabaseUrls) -> None:
     async with open_house(urls) as house, open_house(urls) as other:
         _, worker, job_id, fence = await claimed(house)
-        await set_limit(house, 60)
+        await set_limit(house, ONE_A_MINUTE)
         there = other.worker("w2")
         answers = await asyncio.gather(
-            *(acquire(one, job_id, fence) for one in [worker, there] * 20)
+            *(patiently(partial(acquire, one, job_id, fence)) for one in [worker, there] * 20)
         )
-        assert 5 <= sum(answer.granted for answer in answers) <= 6
+        assert sum(answer.granted for answer in answers) == 1
 
 
 async def test_a_stale_fence_is_told_so_also_after_a_good_one(house: House) -> None:
@@ -104,10 +107,10 @@ async def test_a_stale_fence_is_told_so_also_after_a_good_one(house: House) -> N
 async def test_a_429_blocks_and_slows_and_explain_says_until_when(house: House) -> None:
     team, worker, job_id, fence = await claimed(house)
     assert (await acquire(worker, job_id, fence, 10)).granted == 10
-    await report(worker, ok=9, rate_limited=1, retry_after_ms=20_000)
+    await report(worker, ok=9, rate_limited=1, retry_after_ms=120_000)
     answer = await acquire(worker, job_id, fence)
     assert not answer.granted
-    assert 15_000 < answer.wait_ms <= 20_000
+    assert 60_000 < answer.wait_ms <= 120_000
     known = await model(house)
     assert 0 < known.calls_per_minute <= 5 + 1
     assert known.HasField("blocked_until")
@@ -134,13 +137,15 @@ async def test_a_failing_model_is_left_alone(house: House) -> None:
     assert (await model(house)).circuit == "OPEN"
     answer = await acquire(worker, job_id, fence)
     assert not answer.granted
-    assert answer.wait_ms > 5_000
+    assert 0 < answer.wait_ms <= FIRST_OPEN_SECONDS * 1000
 
 
 async def test_a_job_put_back_for_the_rate_says_so_and_loses_no_attempt(house: House) -> None:
     team, worker, job_id, fence = await claimed(house)
     backoff = execution_pb2.RELEASE_CAUSE_BACKOFF
-    answer = await worker.release(job_id, fence, backoff, outcome="RATE_LIMITED", message="busy")
+    answer = await worker.release(
+        job_id, fence, backoff, outcome="RATE_LIMITED", message="busy", retry_after_ms=60_000
+    )
     assert answer.state == job_pb2.JOB_STATE_QUEUED
     why = await explain(team, job_id)
     assert why.reason == enqueue_pb2.WAIT_REASON_PROVIDER_RATE

@@ -280,14 +280,13 @@ async def test_ended_jobs_are_measured_by_type(house: House) -> None:
 async def test_a_team_that_calls_too_much_is_told_when_to_come_back(house: House) -> None:
     red, ops = house.team(), house.ops()
     job = await red.generate()
-    assert (await limits(ops, calls_per_minute=5)).calls_per_minute == 5
-    for _ in range(5):
-        await red.get(job.id)
+    assert (await limits(ops, calls_per_minute=1)).calls_per_minute == 1
+    await red.get(job.id)
     with pytest.raises(ResourceExhaustedError) as refused:
         await red.get(job.id)
     assert refused.value.reason == "TOO_MANY_CALLS"
     assert refused.value.quota_subject == "calls per minute"
-    assert 0 < (refused.value.retry_after_seconds or 0) <= 12
+    assert 0 < (refused.value.retry_after_seconds or 0) <= 60
     blue = house.team("blue")
     await blue.generate()
     await house.worker().claim(job.id)

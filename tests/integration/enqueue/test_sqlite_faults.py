@@ -6,6 +6,7 @@ import asyncio
 import resource
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,8 @@ async def test_a_lock_held_by_another_process_is_a_clean_error(tmp_path: Path) -
     async with open_house(sqlite_database("enqueue", tmp_path)) as house:
         team = house.team()
         path = tmp_path / "enqueue.db"
-        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        connect = partial(sqlite3.connect, path, isolation_level=None, check_same_thread=False)
+        with closing(connect(timeout=60)) as other:
             # In a thread: it waits for a write of the house, which needs this one to end.
             await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
             with pytest.raises(UnavailableError) as caught:

@@ -16,7 +16,7 @@ from libs.common.db import Database
 from libs.common.errors import InvalidArgumentError, NotFoundError
 from services.enqueue import tables
 from services.enqueue.watch.updates import MAILBOX
-from tests.integration.enqueue.house import House, open_house
+from tests.integration.enqueue.house import PATIENCE_SECONDS, House, open_house
 from tests.integration.enqueue.listening import Listener, listening, numbers, open_event
 from tests.support.eventually import eventually
 
@@ -44,7 +44,7 @@ async def zip_made(house: House, job_id: int) -> None:
         team="red", job_id=job_id, state=job_pb2.ARCHIVE_STATE_READY, file_id=9, filename="a.zip"
     )
     stub = execution_pb2_grpc.ExecutionServiceStub(client.channel)
-    await client.unary(stub.RecordArchive, request, timeout_seconds=5)
+    await client.unary(stub.RecordArchive, request, timeout_seconds=PATIENCE_SECONDS)
 
 
 async def test_a_batch_is_watched_to_its_end_zips_included(house: House) -> None:
