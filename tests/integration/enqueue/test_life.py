@@ -301,19 +301,20 @@ async def test_canceling_an_ended_job_is_refused(house: House) -> None:
     assert raised.value.reason == "JOB_TERMINAL"
 
 
-async def test_a_canceled_jobs_worker_is_told_at_once(house: House) -> None:
-    team, worker = house.team(), house.worker()
-    stream = worker.client.stream(
-        worker.stub.WatchWorker, execution_pb2.WatchWorkerRequest(worker=worker.name)
-    )
-    assert (await anext(stream)).HasField("heartbeat")
-    job = await team.generate()
-    claim = await worker.claim(job.id)
-    await team.cancel(job.id)
-    async with asyncio.timeout(10):  # a heartbeat comes after fifteen
-        command = await anext(stream)
-    assert (command.stop.job_id, command.stop.fence) == (job.id, claim.fence)
-    await stream.aclose()  # a generator
+async def test_a_canceled_jobs_worker_is_told_at_once(urls: DatabaseUrls) -> None:
+    async with open_house(urls, HEARTBEAT_SECONDS="600") as house:  # by no heartbeat
+        team, worker = house.team(), house.worker()
+        stream = worker.client.stream(
+            worker.stub.WatchWorker, execution_pb2.WatchWorkerRequest(worker=worker.name)
+        )
+        assert (await anext(stream)).HasField("heartbeat")
+        job = await team.generate()
+        claim = await worker.claim(job.id)
+        await team.cancel(job.id)
+        async with asyncio.timeout(60):
+            command = await anext(stream)
+        assert (command.stop.job_id, command.stop.fence) == (job.id, claim.fence)
+        await stream.aclose()  # a generator
 
 
 class HandClock(SystemClock):
