@@ -12,10 +12,11 @@ import time
 import traceback
 import warnings
 from collections import Counter, deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import count, takewhile
+from itertools import chain, count, islice, takewhile
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 STEPS = 150
 AHEAD = 4
+SEEDS_PER_POOL = 400
 REPORT_EVERY = 100
 COLLECT_EVERY = 20  # see _begin
 HANGS_SECONDS = 300.0  # a busy machine is no hang
@@ -86,9 +88,8 @@ def main() -> int:
     began, ended, failed = time.monotonic(), 0, 0
     acts, refusals = Counter[str](), Counter[str]()
     _begin(str(asked.plant or ""))
-    # Forked: the plant and the migrated template come with it.
-    with ProcessPoolExecutor(asked.processes, mp_context=get_context("fork")) as pool:
-        for told in _in_turn(pool, asked):
+    with closing(_in_turn(asked)) as results:
+        for told in results:
             ended += 1
             acts.update(told.acts)
             refusals.update(told.refusals)
@@ -96,7 +97,6 @@ def main() -> int:
                 failed += 1
                 say(f"{told.broken}\nagain: python -m tests.simulation {_again(asked, told.seed)}")
                 if asked.until_broken:
-                    pool.shutdown(cancel_futures=True)
                     break
             if ended % REPORT_EVERY == 0:
                 seconds = time.monotonic() - began
@@ -140,15 +140,26 @@ def _seeds(asked: argparse.Namespace) -> Iterator[int]:
         yield from takewhile(lambda _: time.monotonic() < over, count(asked.first))
 
 
-def _in_turn(pool: ProcessPoolExecutor, asked: argparse.Namespace) -> Iterator[Told]:
-    """The seeds' results in order, a few seeds ahead."""
-    waiting: deque[Future[Told]] = deque()
-    for seed in _seeds(asked):
-        waiting.append(pool.submit(run, seed, asked.steps, house=asked.house))
-        if len(waiting) >= AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+def _in_turn(asked: argparse.Namespace) -> Generator[Told]:
+    """The seeds' results in order, a few seeds ahead; no seed is begun once it is closed.
+
+    New processes from time to time: of each seed, with its engine and its loop, about a megabyte
+    stays behind, and thousands would slow down. (What one house keeps, `make soak` measures.)
+    """
+    seeds = _seeds(asked)
+    while (first := next(seeds, None)) is not None:
+        # Forked: the plant and the migrated template come with it.
+        pool = ProcessPoolExecutor(asked.processes, mp_context=get_context("fork"))
+        try:
+            waiting: deque[Future[Told]] = deque()
+            for seed in chain([first], islice(seeds, SEEDS_PER_POOL - 1)):
+                waiting.append(pool.submit(run, seed, asked.steps, house=asked.house))
+                if len(waiting) >= AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _begin(plant: str) -> None:
