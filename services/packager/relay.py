@@ -112,6 +112,8 @@ class Builder:
         for attempt in taken:
             archive, progress = attempt.archive, Progress()
             self._serve(archive.team)
+            if archive.id in self._running:  # by a lease that ran out before it was renewed
+                self._running[archive.id].task.cancel()
             task = self._owner.spawn(self._run(attempt, progress), name=f"build.{archive.id}")
             self._running[archive.id] = _Build(archive, progress, task)
         return False
@@ -133,7 +135,9 @@ class Builder:
         except (UnavailableError, AbortedError) as error:
             log.warning("build.not_recorded", archive_id=archive.id, reason=error.reason)
         finally:
-            self._running.pop(archive.id, None)
+            running = self._running.get(archive.id)
+            if running is not None and running.fence == archive.fence:  # not the next attempt's
+                del self._running[archive.id]
             self._taking.wake()
 
     async def _renew(self) -> bool:

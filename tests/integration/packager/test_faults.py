@@ -288,6 +288,27 @@ async def test_a_long_build_keeps_its_lease(tmp_path: Path) -> None:
         assert house.assets.calls == ["ResolveImages"]
 
 
+async def test_the_next_attempt_keeps_its_lease_when_the_one_before_ends(tmp_path: Path) -> None:
+    urls = sqlite_database("packager", tmp_path)
+    async with open_house(urls, tmp_path, PACKAGER_LEASE_SECONDS="9") as house:
+        await house.job(7, 2)
+        gate = house.assets.faults.gate("ResolveImages")
+        await house.announce(7)
+        await eventually(lambda: len(house.assets.calls) == 1)
+        await house.sql("UPDATE archives SET lease_until = NULL")  # the same packager takes it anew
+        await eventually(lambda: len(house.assets.calls) == 2, timeout_seconds=PATIENCE_SECONDS)
+        [(taken_until,)] = await house.sql("SELECT lease_until FROM archives")
+
+        async def renewed() -> bool:
+            [(until,)] = await house.sql("SELECT lease_until FROM archives")
+            return bool(until > taken_until)
+
+        await eventually(renewed, timeout_seconds=PATIENCE_SECONDS)
+        gate.set()
+        await house.reported()
+        assert house.assets.calls.count("BeginArchive") == 1  # the one before was broken off
+
+
 def _damage(path: Path, how: str) -> None:
     data = bytearray(path.read_bytes())
     if how == "flipped":
