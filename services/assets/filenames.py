@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from libs.common.errors import InvalidArgumentError
+from libs.common.errors import FieldViolation, InvalidArgumentError
 
 MAX_CHARACTERS = 100
 
@@ -27,7 +27,7 @@ _INVISIBLE = {"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"}
 _JOINERS = {"\u200c", "\u200d"}
 
 
-def clean_filename(raw: str) -> str:
+def clean_filename(raw: str, field: str) -> str:
     """A name that is safe to show, to put in a header and in a zip: 1..100 characters, NFC.
 
     Paths lose their folders; control and bidi characters, leading dots and dashes, and trailing
@@ -35,12 +35,18 @@ def clean_filename(raw: str) -> str:
     names; a long name keeps its extension; nothing left is `file`. Cleaning twice changes
     nothing.
 
+    Args:
+        raw: as it was given.
+        field: the request's, for the refusal.
+
     Raises:
         InvalidArgumentError: BAD_FILENAME for NUL, CR or LF, which no honest name holds.
     """
     if any(character in raw for character in "\0\r\n"):
         raise InvalidArgumentError(
-            "a file name cannot hold a line break or NUL", reason="BAD_FILENAME"
+            "a file name cannot hold a line break or NUL",
+            reason="BAD_FILENAME",
+            violations=[FieldViolation(field, "cannot hold a line break or NUL")],
         )
     name = _SEPARATORS.split(raw)[-1]
     if len(name) > _MAX_RAW_CHARACTERS:

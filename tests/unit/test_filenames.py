@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from libs.common.errors import InvalidArgumentError
 from services.assets.filenames import MAX_CHARACTERS, clean_filename
 
+FIELD = "header.filename"
+
 
 @pytest.mark.parametrize(
     ("raw", "name"),
@@ -50,14 +52,15 @@ from services.assets.filenames import MAX_CHARACTERS, clean_filename
     ],
 )
 def test_names_are_cleaned(raw: str, name: str) -> None:
-    assert clean_filename(raw) == name
+    assert clean_filename(raw, FIELD) == name
 
 
 @pytest.mark.parametrize("raw", ["a\0.png", "a\r.png", "a\nSet-Cookie: x", "\n", "a\n/b.png"])
 def test_names_that_attack_are_refused(raw: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
-        clean_filename(raw)
+        clean_filename(raw, FIELD)
     assert caught.value.reason == "BAD_FILENAME"
+    assert [violation.field for violation in caught.value.violations] == [FIELD]
 
 
 @settings(max_examples=500, deadline=None, derandomize=True, database=None)
@@ -70,7 +73,7 @@ def test_names_that_attack_are_refused(raw: str) -> None:
 )
 def test_any_name_comes_out_safe_and_stays_as_it_is(raw: str) -> None:
     try:
-        name = clean_filename(raw)
+        name = clean_filename(raw, FIELD)
     except InvalidArgumentError:
         assert set(raw) & set("\0\r\n")
         return
@@ -79,5 +82,5 @@ def test_any_name_comes_out_safe_and_stays_as_it_is(raw: str) -> None:
     assert not set(name) & set('/\\:"<>|?*\0\r\n\u202e')
     assert name[0] not in ".- "
     assert name[-1] not in ". "
-    assert clean_filename(name) == name
+    assert clean_filename(name, FIELD) == name
     name.encode()

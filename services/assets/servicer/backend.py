@@ -125,7 +125,7 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
         archive = NewFile(
             team=request.team,
             kind=FileKind.ARCHIVE,
-            filename=clean_filename(request.filename),
+            filename=clean_filename(request.filename, "filename"),
             blob_key=request.blob_key,
             content=content,
             slot=Slot(job_id=request.job_id),

@@ -70,7 +70,7 @@ def upload_of(
         if header.sha256:
             check_sha256(check, header.sha256, f"{within}sha256")
     return Upload(
-        filename=clean_filename(header.filename),
+        filename=clean_filename(header.filename, f"{within}filename"),
         content_type=header.content_type,
         size_bytes=header.size_bytes,
         sha256=header.sha256.lower(),
