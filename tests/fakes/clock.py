@@ -43,3 +43,18 @@ class SkippingClock(SystemClock):
     def monotonic(self) -> float:
         """Seconds that only grow."""
         return super().monotonic() + self._skipped
+
+
+class HandClock(SystemClock):
+    """The machine's wall clock; what is measured moves by hand: no stall looks like an outage."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def move(self, seconds: float) -> None:
+        """Lets so much time pass, for whoever measures it."""
+        self._seconds += seconds
+
+    def monotonic(self) -> float:
+        """Seconds that only grow."""
+        return self._seconds

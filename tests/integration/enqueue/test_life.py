@@ -13,7 +13,6 @@ import sqlalchemy as sa
 
 from contentshop.enqueue.v1 import enqueue_pb2, execution_pb2, job_pb2, messages_pb2
 from libs.common.broker import Delivery
-from libs.common.clock import SystemClock
 from libs.common.db import Database
 from libs.common.errors import (
     AlreadyExistsError,
@@ -23,6 +22,7 @@ from libs.common.errors import (
     NotFoundError,
 )
 from services.enqueue import tables
+from tests.fakes.clock import HandClock
 from tests.integration.enqueue.house import CLOCK, House, generation, open_house
 from tests.support.databases import DatabaseUrls
 from tests.support.eventually import eventually
@@ -315,19 +315,6 @@ async def test_a_canceled_jobs_worker_is_told_at_once(urls: DatabaseUrls) -> Non
             command = await anext(stream)
         assert (command.stop.job_id, command.stop.fence) == (job.id, claim.fence)
         await stream.aclose()  # a generator
-
-
-class HandClock(SystemClock):
-    """The machine's, but what it measures is moved by hand: no stall looks like an outage."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-
-    def move(self, seconds: float) -> None:
-        self._seconds += seconds
-
-    def monotonic(self) -> float:
-        return self._seconds
 
 
 @asynccontextmanager
