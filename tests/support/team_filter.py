@@ -24,24 +24,33 @@ class Removed(Counter[str]):
     """How many conditions were taken out, by table."""
 
 
+_counts: list[Removed] = []  # of who has it off now: a test may, within a suite that has
+
+
 @contextmanager
 def team_filter_off() -> Iterator[Removed]:
     """Statements of the application's roles lose their conditions on `team` until the end."""
-    removed = Removed()
-
-    def rewrite(
-        connection: sa.Connection, statement: Any, many: Any, parameters: Any, _options: Any
-    ) -> tuple[Any, Any, Any]:
-        role = connection.engine.url.username or ""
-        if role.endswith(APPLICATION) and isinstance(statement, sa.ClauseElement):
-            statement = without_team(statement, removed)
-        return statement, many, parameters
-
-    event.listen(sa.Engine, "before_execute", rewrite, retval=True)
+    if not _counts:
+        event.listen(sa.Engine, "before_execute", _rewrite, retval=True)
+    _counts.append(Removed())
     try:
-        yield removed
+        yield _counts[-1]
     finally:
-        event.remove(sa.Engine, "before_execute", rewrite)
+        _counts.pop()
+        if not _counts:
+            event.remove(sa.Engine, "before_execute", _rewrite)
+
+
+def _rewrite(
+    connection: sa.Connection, statement: Any, many: Any, parameters: Any, _options: Any
+) -> tuple[Any, Any, Any]:
+    role = connection.engine.url.username or ""
+    if role.endswith(APPLICATION) and isinstance(statement, sa.ClauseElement):
+        removed = Removed()
+        statement = without_team(statement, removed)
+        for counts in _counts:
+            counts.update(removed)
+    return statement, many, parameters
 
 
 def without_team(statement: Any, removed: Removed) -> Any:
