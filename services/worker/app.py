@@ -27,10 +27,10 @@ from services.worker.carrier import Carrier
 from services.worker.circuit import GeneratorCircuit
 from services.worker.commands import CommandWatcher
 from services.worker.consumer import Consumer
-from services.worker.domain import Generator
 from services.worker.gateways.assets import AssetsGateway
 from services.worker.gateways.enqueue import EnqueueGateway
 from services.worker.gateways.patience import Patience
+from services.worker.generation import Generator
 from services.worker.inhand import Counters, JobsInHand
 from services.worker.leases import LeaseKeeper
 from services.worker.servicer import WorkerFacts, WorkerServicer

@@ -16,7 +16,7 @@ import uvloop
 from libs.common import env, logs
 from libs.common.lifecycle import run_until_signal
 from services.worker.app import build
-from services.worker.domain import GeneratedImage, ImageRequest, Words
+from services.worker.generation import GeneratedImage, ImageRequest, Words
 from services.worker.settings import Settings
 from tests.fixtures import images
 

@@ -32,7 +32,7 @@ from libs.common.errors import (
     UnimplementedError,
 )
 from libs.common.grpc_server import GrpcServer
-from services.worker.domain import GeneratedImage, ImageRequest, Usage, Words
+from services.worker.generation import GeneratedImage, ImageRequest, Usage, Words
 
 SECRET = "service-secret-of-the-worker-tests"
 # Longer than any process stands still: what is to run out is skipped to, or made short.

@@ -31,7 +31,7 @@ from services.enqueue.settings import Settings as EnqueueSettings
 from services.packager import app as packager_app
 from services.packager.settings import Settings as PackagerSettings
 from services.worker import app as worker_app
-from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Usage, Words
+from services.worker.generation import GeneratedImage, GenerationError, ImageRequest, Usage, Words
 from services.worker.settings import Settings as WorkerSettings
 from tests.fixtures import images
 from tests.support.databases import DatabaseUrls

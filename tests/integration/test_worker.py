@@ -18,7 +18,7 @@ from libs.common import logs
 from libs.common.blobs import CHUNK_BYTES
 from libs.common.broker import LANES, lane_queue
 from libs.common.outcomes import Outcome
-from services.worker.domain import GenerationError, ImageRequest
+from services.worker.generation import GenerationError, ImageRequest
 from tests.support.eventually import eventually
 from tests.support.worker_house import LANE, House
 

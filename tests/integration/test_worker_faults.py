@@ -14,7 +14,7 @@ from libs.common.broker import LANES, lane_queue
 from libs.common.env import SettingsError
 from libs.common.errors import InvalidArgumentError
 from libs.common.outcomes import POLICIES, Outcome
-from services.worker.domain import GenerationError, ImageRequest
+from services.worker.generation import GenerationError, ImageRequest
 from services.worker.settings import Settings
 from tests.fakes.worker_world import LEASE_SECONDS, SECRET, FakeJob
 from tests.support.eventually import eventually

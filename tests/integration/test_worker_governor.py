@@ -12,7 +12,7 @@ import pytest
 from contentshop.enqueue.v1 import execution_pb2 as pb
 from libs.common.errors import UnavailableError
 from libs.common.outcomes import Outcome
-from services.worker.domain import GenerationError
+from services.worker.generation import GenerationError
 from tests.support.eventually import eventually
 from tests.support.worker_house import House
 

@@ -12,7 +12,8 @@ import structlog
 
 from contentshop.assets.v1 import assets_pb2
 from libs.common.outcomes import Outcome
-from services.worker.domain import MAX_ENHANCEMENT_CHARS, GenerationError
+from services.worker.domain import MAX_ENHANCEMENT_CHARS
+from services.worker.generation import GenerationError
 from services.worker.generators.offline import OfflineGenerator
 from services.worker.generators.offline_words import WORDS
 from tests.support.eventually import eventually

@@ -9,7 +9,7 @@ from collections import Counter
 from random import Random
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Usage, Words
+from services.worker.generation import GeneratedImage, GenerationError, ImageRequest, Usage, Words
 from tests.fixtures.images import png_of
 
 MARK_BYTES = 12  # the pixels of one row of four

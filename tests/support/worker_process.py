@@ -18,7 +18,7 @@ from libs.common.broker_memory import MemoryBroker
 from libs.common.clock import SystemClock
 from libs.common.ids import SystemIds
 from services.worker.app import build
-from services.worker.domain import ImageRequest
+from services.worker.generation import ImageRequest
 from services.worker.settings import Settings
 from tests.fakes.worker_world import ScriptedGenerator
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GenerationError, ImageRequest, Reference, Usage
+from services.worker.generation import GenerationError, ImageRequest, Reference, Usage
 from services.worker.generators.gemini import GeminiGenerator, GeminiSettings
 from services.worker.generators.gemini_outcomes import MESSAGES
 from tests.fakes.gemini_behaviours import Behaviour, bomb_png, draw

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GenerationError, Usage
+from services.worker.generation import GenerationError, Usage
 from services.worker.generators.gemini import GeminiGenerator, GeminiSettings
 from services.worker.generators.gemini_models import GEMINI_MODELS
 from services.worker.generators.gemini_outcomes import read_answer, read_error

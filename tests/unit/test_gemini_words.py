@@ -8,7 +8,7 @@ import pytest
 
 from libs.common.outcomes import Outcome
 from services.enqueue.usecases.deps import Limits
-from services.worker.domain import GenerationError, ImageRequest, Reference
+from services.worker.generation import GenerationError, ImageRequest, Reference
 from services.worker.generators.gemini import DEFAULT_MODELS, GeminiGenerator, GeminiSettings
 from services.worker.generators.gemini_models import GEMINI_MODELS, MAX_REFERENCES, max_references
 from tests.fakes.gemini_behaviours import SAID, Behaviour, draw

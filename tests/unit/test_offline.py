@@ -15,7 +15,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from libs.common.clock import SystemClock
 from libs.common.outcomes import Outcome
-from services.worker.domain import GenerationError, ImageRequest, Reference
+from services.worker.generation import GenerationError, ImageRequest, Reference
 from services.worker.generators.offline import OfflineGenerator
 from services.worker.generators.offline_cutout import cutout, subject_mask
 from services.worker.generators.offline_source import MAX_PIXELS

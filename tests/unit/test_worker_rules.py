@@ -12,14 +12,9 @@ from libs.common.errors import InvalidArgumentError, UnavailableError
 from libs.common.ids import SystemIds
 from libs.common.outcomes import POLICIES, Outcome
 from services.worker.circuit import GeneratorCircuit
-from services.worker.domain import (
-    Claim,
-    GenerationError,
-    Lease,
-    merged,
-    wait_before_next_try,
-)
+from services.worker.domain import Claim, Lease, merged, wait_before_next_try
 from services.worker.gateways.patience import Patience
+from services.worker.generation import GenerationError
 
 
 class StillClock(SystemClock):

@@ -18,16 +18,9 @@ from libs.common.errors import (
     InvalidArgumentError,
 )
 from libs.common.grpc_client import RpcClient
-from services.worker.domain import (
-    BadInputsError,
-    Claim,
-    GeneratedImage,
-    ImageRequest,
-    InputFile,
-    JobOverError,
-    StoredImage,
-)
+from services.worker.domain import BadInputsError, Claim, InputFile, JobOverError, StoredImage
 from services.worker.gateways.patience import Patience
+from services.worker.generation import GeneratedImage, ImageRequest
 
 RESOLVE_SECONDS = 10.0
 READ_SECONDS = 30.0

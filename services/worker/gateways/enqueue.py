@@ -12,18 +12,9 @@ from contentshop.enqueue.v1 import execution_pb2_grpc, job_pb2
 from libs.common.clock import Clock
 from libs.common.grpc_client import RpcClient
 from libs.common.outcomes import Outcome
-from services.worker.domain import (
-    CallGrant,
-    CallTally,
-    Claim,
-    HandBack,
-    ImageToMake,
-    InputImage,
-    Lease,
-    StoredImage,
-    Usage,
-)
+from services.worker.domain import Claim, HandBack, ImageToMake, InputImage, Lease, StoredImage
 from services.worker.gateways.patience import Patience
+from services.worker.generation import CallGrant, CallTally, Usage
 
 CALL_SECONDS = 5.0
 # What enqueue takes; a longer word of a provider must not cost the job.

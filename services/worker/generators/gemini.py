@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GeneratedImage, GenerationError, ImageRequest, Words
+from services.worker.generation import GeneratedImage, GenerationError, ImageRequest, Words
 from services.worker.generators.gemini_models import max_references
 from services.worker.generators.gemini_outcomes import failure, read_answer, read_words
 

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GeneratedImage, GenerationError, Usage, Words
+from services.worker.generation import GeneratedImage, GenerationError, Usage, Words
 
 # What a team reads. The provider's own words never reach it.
 MESSAGES: dict[Outcome, str] = {

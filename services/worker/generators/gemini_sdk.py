@@ -20,7 +20,7 @@ from libs.common.outcomes import Outcome
 from services.worker.generators.gemini_outcomes import failure, read_error
 
 if TYPE_CHECKING:
-    from services.worker.domain import GenerationError, Reference
+    from services.worker.generation import GenerationError, Reference
     from services.worker.generators.gemini import GeminiSettings
 
 GEMINI_BASE_URL = "https://generativelanguage.googleapis.com/"

@@ -13,7 +13,7 @@ import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 from libs.common.clock import Clock
-from services.worker.domain import GeneratedImage, ImageRequest, Words
+from services.worker.generation import GeneratedImage, ImageRequest, Words
 from services.worker.generators.offline_cutout import CutoutCache
 from services.worker.generators.offline_render import render
 from services.worker.generators.offline_words import words_for

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageFilter, ImageStat
 
-from services.worker.domain import Reference
+from services.worker.generation import Reference
 from services.worker.generators.offline_source import opened
 
 _SMALL = 208

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageOps
 
-from services.worker.domain import ImageRequest, Reference
+from services.worker.generation import ImageRequest, Reference
 from services.worker.generators.offline_cutout import bounds_of, subject_mask
 from services.worker.generators.offline_palette import (
     named_colors,

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from PIL import Image, ImageOps
 
-from services.worker.domain import ImageRequest, Reference
+from services.worker.generation import ImageRequest, Reference
 from services.worker.generators import offline_edit
 from services.worker.generators.offline_cutout import Cutout, CutoutCache
 from services.worker.generators.offline_layout import (

@@ -7,7 +7,7 @@ import io
 from PIL import Image
 
 from libs.common.outcomes import Outcome
-from services.worker.domain import GenerationError, Reference
+from services.worker.generation import GenerationError, Reference
 
 MAX_PIXELS = 25_000_000
 """What assets lets in; checked again before anything is decoded."""

@@ -15,15 +15,8 @@ from libs.common.clock import Clock
 from libs.common.errors import ContentshopError
 from libs.common.ids import Ids
 from libs.common.lifecycle import TaskOwner
-from services.worker.domain import (
-    MAX_WAIT_SECONDS,
-    CallGrant,
-    CallTally,
-    GenerationError,
-    Lease,
-    NoLeaveError,
-    tally_of,
-)
+from services.worker.domain import MAX_WAIT_SECONDS, Lease
+from services.worker.generation import CallGrant, CallTally, GenerationError, NoLeaveError, tally_of
 
 log = structlog.get_logger()
 

@@ -11,16 +11,8 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.errors import LeaseLostError
-from services.worker.domain import (
-    Claim,
-    GenerationError,
-    Generator,
-    ImageToMake,
-    Lease,
-    Usage,
-    Words,
-    enhanced,
-)
+from services.worker.domain import Claim, ImageToMake, Lease, enhanced
+from services.worker.generation import GenerationError, Generator, Usage, Words
 from services.worker.prices import Price
 from services.worker.usecases.call_leave import CallLeave
 

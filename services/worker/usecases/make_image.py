@@ -16,18 +16,14 @@ from libs.common.errors import ContentshopError, InvalidArgumentError
 from libs.common.ids import Ids
 from libs.common.outcomes import Outcome
 from services.worker.circuit import GeneratorCircuit
-from services.worker.domain import (
-    Claim,
+from services.worker.domain import Claim, JobOverError, Lease, StoredImage, wait_before_next_try
+from services.worker.generation import (
     GeneratedImage,
     GenerationError,
     Generator,
     ImageRequest,
-    JobOverError,
-    Lease,
     NoLeaveError,
-    StoredImage,
     Usage,
-    wait_before_next_try,
 )
 from services.worker.inhand import Counters, JobInHand
 from services.worker.prices import Price

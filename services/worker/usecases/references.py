@@ -8,15 +8,9 @@ from typing import Protocol
 
 from libs.common.errors import ContentshopError, DataLossError, NotFoundError
 from libs.common.outcomes import Outcome
-from services.worker.domain import (
-    BadInputsError,
-    Claim,
-    GenerationError,
-    InputFile,
-    InputImage,
-    Reference,
-)
+from services.worker.domain import BadInputsError, Claim, InputFile, InputImage
 from services.worker.gateways.patience import TRANSIENT, Patience
+from services.worker.generation import GenerationError, Reference
 
 
 class InputFiles(Protocol):

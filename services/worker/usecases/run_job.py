@@ -12,18 +12,8 @@ import structlog
 from libs.common.crash import CrashPoints
 from libs.common.errors import LeaseLostError
 from libs.common.outcomes import Outcome
-from services.worker.domain import (
-    Claim,
-    GenerationError,
-    HandBack,
-    ImageRequest,
-    ImageToMake,
-    JobOverError,
-    Lease,
-    Reference,
-    Usage,
-    merged,
-)
+from services.worker.domain import Claim, HandBack, ImageToMake, JobOverError, Lease, merged
+from services.worker.generation import GenerationError, ImageRequest, Reference, Usage
 from services.worker.inhand import JobInHand
 from services.worker.usecases.enhance_prompt import Enhanced, EnhancePrompt
 from services.worker.usecases.make_image import MakeImage
