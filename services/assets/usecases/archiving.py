@@ -47,12 +47,12 @@ async def store_archive(deps: Deps, new: NewFile) -> File:
             "the blob key is not of BeginArchive", reason="BAD_BLOB_KEY", violations=[violation]
         )
     async with deps.db.read(team) as tx:
+        # In this order: what is stored between the two looks is found, and not taken for deleted.
+        was_stored = await files.was_stored(tx, team, key)
         known = await files.find_blob(tx, team, key)
-        # Of a deleted file's blob nothing can be said: it may go at any moment.
-        deleted = known is None and await files.was_stored(tx, team, key)
     if known is not None:
         return known
-    if deleted:
+    if was_stored:  # the blob of a deleted file may go at any moment
         raise NotFoundError("file")
     stat = await deps.blobs.stat(key)
     sweepable = deps.clock.now() - timedelta(seconds=deps.figures.orphan_seconds / 2)
