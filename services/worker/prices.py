@@ -1,4 +1,4 @@
-"""What calls cost by the worker's price list.
+"""What calls cost by the worker's price list; standard library only.
 
 Money is in millionths ("micros") of one currency, the price list's, which nobody names: it is
 the operator's.

@@ -75,6 +75,18 @@ async def test_words_need_leave_of_their_own_model(house: House) -> None:
     await eventually(lambda: reported(house) == (4, 1, 0))
 
 
+async def test_words_that_never_come_are_told_as_a_failure(house: House) -> None:
+    async def never() -> str:
+        await asyncio.Event().wait()
+        return "late"
+
+    house.generator.words_model = "words-1"
+    house.generator.words = never
+    await house.worker(prompt_timeout_seconds=1.0)
+    assert (await house.run(7, prompt="a shirt")).enhanced == ""
+    await eventually(lambda: reported(house) == (1, 0, 1))  # and the image
+
+
 async def test_without_leave_for_words_the_original_is_used(house: House) -> None:
     house.generator.words_model = "words-1"
     house.enqueue.leave = Leave([(0, 60_000)])

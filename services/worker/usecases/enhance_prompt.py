@@ -11,6 +11,7 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.errors import LeaseLostError
+from libs.common.outcomes import Outcome
 from services.worker.domain import Claim, ImageToMake, Lease, enhanced
 from services.worker.generation import GenerationError, Generator, Usage, Words
 from services.worker.prices import Price
@@ -90,24 +91,24 @@ class EnhancePrompt:
         return Enhanced(images, words.usage.priced(words.model, self._prices))
 
     async def _words(self, claim: Claim) -> Words:
+        """A generator's words; none, and why in the log, where there are none to be had."""
+        asked = False
         try:
             async with asyncio.timeout(self._timeout), self._leave.place(claim.lease, self._model):
-                return await self._ask(claim.prompt_to_enhance)
-        except TimeoutError:
-            log.warning("prompt.not_enhanced", outcome="TIMED_OUT")
-        except GenerationError as fault:
-            log.warning("prompt.not_enhanced", outcome=fault.outcome.value, detail=fault.detail)
+                asked = True
+                words = await self._generator.enhance(claim.prompt_to_enhance)
         except LeaseLostError:
             raise
+        except TimeoutError:
+            fault = GenerationError(Outcome.TIMED_OUT, "no words in time")
+        except GenerationError as error:
+            fault = error
         except Exception as error:  # noqa: BLE001 - a job never fails for want of better words
-            log.warning("prompt.not_enhanced", error=type(error).__name__)
-        return Words("")
-
-    async def _ask(self, prompt: str) -> Words:
-        try:
-            words = await self._generator.enhance(prompt)
-        except GenerationError as fault:
+            fault = GenerationError(Outcome.INTERNAL, "no words", detail=type(error).__name__)
+        else:
+            self._leave.answered(self._model, None)
+            return words
+        if asked:
             self._leave.answered(self._model, fault)
-            raise
-        self._leave.answered(self._model, None)
-        return words
+        log.warning("prompt.not_enhanced", outcome=fault.outcome.value, detail=fault.detail)
+        return Words("")
