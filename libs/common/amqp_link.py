@@ -102,6 +102,19 @@ async def close_quietly(thing: AbstractChannel | AbstractConnection) -> None:
         await amqp_call(thing.close(), seconds=CLOSE_SECONDS)
 
 
+async def _close_for_good(connection: AbstractConnection) -> None:
+    """Closes a connection, and leaves it closed whatever comes of that.
+
+    One that is not would be closed once more by its finalizer, on whatever thread and loop happen
+    to be there when the garbage is collected.
+    """
+    try:
+        await close_quietly(connection)
+    finally:
+        if not connection.is_closed:
+            await connection.close()  # its transport was taken from it: this one only marks it
+
+
 class AmqpLink:
     """A connection that is up, or being brought up. `run` is the one task that changes it."""
 
@@ -193,7 +206,7 @@ class AmqpLink:
         finally:
             self._up.clear()
             self._connection = None
-            await close_quietly(connection)
+            await _close_for_good(connection)
 
     async def _connect(self) -> AbstractConnection:
         # The embedded mode never loads the library.
@@ -210,9 +223,7 @@ class AmqpLink:
                 connection.connect(timeout=CONNECT_SECONDS), seconds=CONNECT_SECONDS + 1
             )
         except BaseException as error:
-            # One that never came up must be closed too: its finalizer would try to, later, on
-            # whatever loop is there then.
-            await close_quietly(connection)
+            await _close_for_good(connection)
             if not isinstance(error, LinkLostError):
                 raise
             refusals = (exceptions.AuthenticationError, exceptions.ProbableAuthenticationError)

@@ -7,6 +7,7 @@ from pathlib import Path
 import aio_pika
 import psycopg
 import pytest
+from aio_pika.connection import make_url
 
 from libs.common.broker import Delivery
 from libs.common.broker_memory import MemoryBroker
@@ -40,6 +41,13 @@ async def test_a_connection_of_the_broker_is_named(
         left = Belongings(belonging, tmp_path).beyond(before)
         assert any(each.startswith("broker connection: from port ") for each in left), left
     await comes_home(before, belonging, tmp_path, houses=False)
+
+
+async def test_a_connection_that_nobody_closed_is_named() -> None:
+    connection = aio_pika.Connection(make_url("amqp://guest@localhost/a"))
+    assert in_houses() == ["connection of the broker: amqp://guest@localhost/a"]
+    await connection.close()
+    assert in_houses() == []
 
 
 async def test_a_subscription_is_named() -> None:

@@ -11,7 +11,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 
 class AmqpInspector:
-    """Counts, reads dead letters, deletes queues."""
+    """Counts, reads dead letters, empties and deletes queues."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -49,6 +49,12 @@ class AmqpInspector:
                 await message.ack()
                 self._dead[queue].append(message.body)
         return self._dead[queue]
+
+    async def purge(self, queue: str) -> None:
+        """Empties a queue."""
+        assert self._connection is not None
+        async with self._connection.channel(publisher_confirms=False) as channel:
+            await (await channel.get_queue(queue, ensure=False)).purge()
 
     async def delete(self, queue: str) -> None:
         """Deletes a queue with what is in it."""

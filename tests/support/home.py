@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from aio_pika import Connection as AmqpConnection
 
 from libs.common.broker_memory import MemorySubscription
 from services.enqueue.watch.hub import WatchHub as JobHub
@@ -192,14 +193,20 @@ def _children() -> set[int]:
 
 
 def in_houses() -> list[str]:
-    """Watchers, subscriptions and messages in hand of any house of this process that still is."""
-    hubs, kinds = (JobHub, ArchiveHub), {JobHub, ArchiveHub, MemorySubscription}
+    """What any house of this process that still is has left open.
+
+    Watchers, subscriptions, messages in hand; and connections of the broker that nobody closed,
+    whose sockets may be long gone: their finalizers fail in whatever test then runs.
+    """
+    hubs, kinds = (JobHub, ArchiveHub), {JobHub, ArchiveHub, MemorySubscription, AmqpConnection}
     found = []
     for thing in [each for each in gc.get_objects() if type(each) in kinds]:
         if isinstance(thing, hubs) and thing.watchers:
             found.append(f"{thing.watchers} watchers: {type(thing).__module__}")
         if isinstance(thing, MemorySubscription) and (thing._unended or not thing._closed):
             found.append(f"subscription: {thing.lane.queue.name}, {len(thing._unended)} in hand")
+        if isinstance(thing, AmqpConnection) and not thing.is_closed:
+            found.append(f"connection of the broker: {thing}")
     return found
 
 
