@@ -98,7 +98,7 @@ async def test_enqueue_older_than_the_rest_never_takes_an_old_jobs_images(
         timeout_seconds=60,
         what="enqueue refuses the restored database",
     )
-    assert (await run(fleet, "enqueue", "after-restore"))[0] == 0
+    assert (await run(fleet, "enqueue", "after-restore")).code == 0
     await start_all(fleet)
 
     await team.check_done(await team.get(kept.id))
@@ -132,11 +132,11 @@ async def test_blobs_older_than_their_rows(fleet: Fleet, tmp_path: Path) -> None
         await asyncio.to_thread(client.remove_object, fleet.bucket, key)
 
     # A command names what is missing; who asks for it is told, and nothing else is hurt.
-    code, said = await run(fleet, "assets", "check")
-    assert code == 1
+    checked = await run(fleet, "assets", "check")
+    assert checked.code == 1
     for file_id in (*files_of(hurt), photo.id):
-        assert f"file {file_id} of team {team.name}: it has no blob\n" in said
-    assert said.endswith(f", {len(newer)} without their bytes\n")
+        assert f"file {file_id} of team {team.name}: it has no blob\n" in checked.out
+    assert checked.out.endswith(f", {len(newer)} without their bytes\n")
     for file_id in files_of(hurt):
         with pytest.raises(DataLossError):
             await team.download(file_id)
@@ -148,7 +148,7 @@ async def test_blobs_older_than_their_rows(fleet: Fleet, tmp_path: Path) -> None
     for key in newer:
         data = whole[key]
         await asyncio.to_thread(client.put_object, fleet.bucket, key, io.BytesIO(data), len(data))
-    assert (await run(fleet, "assets", "check"))[0] == 0
+    assert (await run(fleet, "assets", "check")).code == 0
     await team.check_done(await team.get(hurt.id))
     await check_invariants(fleet)
 
@@ -163,8 +163,8 @@ async def test_assets_and_packager_older_than_enqueue(fleet: Fleet, tmp_path: Pa
     await stop_all(fleet)
     for service in ("assets", "packager"):
         await restore(fleet, backup, service)
-        assert (await run(fleet, service, "after-restore"))[0] == 0
-    assert (await run(fleet, "enqueue", "after-restore"))[0] == 0
+        assert (await run(fleet, service, "after-restore")).code == 0
+    assert (await run(fleet, "enqueue", "after-restore")).code == 0
     await start_all(fleet)
 
     await team.check_done(await team.get(kept.id))
@@ -193,5 +193,5 @@ async def assert_orphans_go(fleet: Fleet, backup: Backup) -> None:
         return len(before - now) == 5
 
     await eventually(gone, timeout_seconds=60, what="orphans are gone")
-    code, said = await run(fleet, "assets", "check")
-    assert (code, said.rpartition(", ")[2]) == (0, "0 without their bytes\n")
+    checked = await run(fleet, "assets", "check")
+    assert (checked.code, checked.out.rpartition(", ")[2]) == (0, "0 without their bytes\n")

@@ -12,10 +12,10 @@ from minio.error import S3Error
 
 from tests.support.databases import ROOT, SERVICES, postgres_urls
 from tests.support.fleet import Fleet
+from tests.support.house import Ran, ran
 from tests.support.postgres import find_binaries
 
 SCRIPTS = ROOT / "deploy" / "postgres"
-RUN_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,12 @@ async def restore(fleet: Fleet, backup: Backup, service: str) -> None:
     fleet.urls[service] = postgres_urls(server, service, name)
 
 
-async def run(fleet: Fleet, service: str, command: str) -> tuple[int, str]:
-    """`python -m services.SERVICE COMMAND` as an operator runs it: exit code, stdout."""
-    code, out, _ = await _run(
+async def run(fleet: Fleet, service: str, command: str) -> Ran:
+    """`python -m services.SERVICE COMMAND` as an operator runs it."""
+    return await _run(
         *(sys.executable, "-m", f"services.{service}", command),
         env=fleet.environ(service, 0, service),
     )
-    return code, out
 
 
 def read_bucket(fleet: Fleet) -> dict[str, bytes]:
@@ -80,11 +79,11 @@ async def _script(fleet: Fleet, name: str, *args: str) -> None:
         "PGPORT": str(server.port),
         "PGUSER": "postgres",
     }
-    code, _, err = await _run("bash", str(SCRIPTS / name), *args, env=env)
-    assert code == 0, err
+    done = await _run("bash", str(SCRIPTS / name), *args, env=env)
+    assert done.code == 0, done.err
 
 
-async def _run(*argv: str, env: Mapping[str, str]) -> tuple[int, str, str]:
+async def _run(*argv: str, env: Mapping[str, str]) -> Ran:
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
@@ -92,12 +91,4 @@ async def _run(*argv: str, env: Mapping[str, str]) -> tuple[int, str, str]:
         stderr=asyncio.subprocess.PIPE,
         env=dict(env),
     )
-    try:
-        async with asyncio.timeout(RUN_SECONDS):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    return await ran(process)

@@ -59,20 +59,24 @@ class Ran:
         return value
 
 
-async def contentshop(
-    *args: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> Ran:
-    """Runs `contentshop ARGS` to its end."""
-    process = await spawn(*args, env=env, cwd=cwd)
+async def ran(process: asyncio.subprocess.Process, seconds: float = RUN_SECONDS) -> Ran:
+    """The process at its end, which comes in time: TimeoutError, and it is killed, if not."""
     try:
-        async with asyncio.timeout(RUN_SECONDS):
+        async with asyncio.timeout(seconds):
             out, err = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return Ran(process.returncode, out.decode(), err.decode())
+    return Ran(process.returncode, out.decode(), (err or b"").decode())
+
+
+async def contentshop(
+    *args: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Ran:
+    """Runs `contentshop ARGS` to its end."""
+    return await ran(await spawn(*args, env=env, cwd=cwd))
 
 
 class House:

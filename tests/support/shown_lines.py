@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.house import environ
+from tests.support.house import environ, ran
 
 MARK = "=== block"
 RUN_SECONDS = 240.0  # all of a page
@@ -73,11 +73,4 @@ async def _bash(script: str, variables: Mapping[str, str], folder: Path) -> str:
         cwd=folder,
         env=environ(variables),
     )
-    try:
-        async with asyncio.timeout(RUN_SECONDS):
-            out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return out.decode()
+    return (await ran(process, RUN_SECONDS)).out
