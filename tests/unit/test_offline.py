@@ -15,6 +15,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageStat
 
 from libs.common.clock import SystemClock
 from libs.common.outcomes import Outcome
+from services.enqueue.servicer.drafts import MAX_VARIATIONS
 from services.worker.generation import GenerationError, ImageRequest, Reference
 from services.worker.generators.offline import OfflineGenerator
 from services.worker.generators.offline_cutout import cutout, subject_mask
@@ -103,11 +104,42 @@ async def test_it_says_that_it_is_a_preview(generator: OfflineGenerator) -> None
     assert (made.model, made.preview) == ("offline-preview-1", True)
 
 
-async def test_variations_look_different(generator: OfflineGenerator) -> None:
-    wanted = [request(photo("product", "sneaker.jpg"), index=i) for i in range(1, 9)]
+@pytest.mark.parametrize(
+    ("beside", "prompt"),
+    [
+        pytest.param([], "a product photo", id="alone"),
+        pytest.param([], "on pink", id="one colour"),
+        pytest.param([("background", "background.jpg")], "a product photo", id="background"),
+        pytest.param([("model", "model.jpg")], "a product photo", id="model"),
+    ],
+)
+async def test_as_many_variations_as_a_job_has_look_different(
+    generator: OfflineGenerator, beside: list[tuple[str, str]], prompt: str
+) -> None:
+    references = [photo(*each) for each in [("product", "sneaker.jpg"), *beside]]
+    wanted = [request(*references, index=i, prompt=prompt) for i in range(1, MAX_VARIATIONS + 1)]
     images = [await picture(generator, each) for each in wanted]
-    for a, b in itertools.combinations(images, 2):
-        assert distance(a, b) > 12
+    for (i, a), (j, b) in itertools.combinations(enumerate(images, 1), 2):
+        assert distance(a, b) > 12, (i, j)
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("shirt.jpg", "a mint green backdrop"),
+        ("shirt.jpg", "warmer"),
+        ("background.jpg", "make it better"),
+    ],
+)
+async def test_variations_of_an_edit_are_different(
+    generator: OfflineGenerator, name: str, prompt: str
+) -> None:
+    images = [
+        await picture(generator, request(photo("base", name), index=i, prompt=prompt))
+        for i in range(1, MAX_VARIATIONS + 1)
+    ]
+    for (i, a), (j, b) in itertools.combinations(enumerate(images, 1), 2):
+        assert distance(a, b) > 1, (i, j)
 
 
 async def test_the_prompt_makes_a_difference(generator: OfflineGenerator) -> None:

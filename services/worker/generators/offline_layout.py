@@ -42,12 +42,14 @@ class Layout:
     Attributes:
         single: shows one product only, whatever was given (a close-up).
         echo: a lone product is shown twice, the second smaller and behind.
+        mirrored: all but the products themselves, which would no longer be what they are.
     """
 
     scene: str
     spot: Spot
     single: bool = False
     echo: bool = False
+    mirrored: bool = False
 
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -73,17 +75,19 @@ _OPEN_FLOOR = ("halo", "window", "plinth", "arch", "sweep", "steps")
 
 
 def layout_for(variation: int, rng: random.Random, *, on_photo: bool, open_floor: bool) -> Layout:
-    """The layout of a variation (0-based); all are used before one comes again.
+    """The layout of a variation (0-based); all are used before one comes again, mirrored.
 
     `open_floor` leaves out those without a place to stand (close-ups, flat lays).
     `rng` is seeded by the job's inputs alone, so that siblings draw the same order.
     """
     if on_photo:
         first = rng.randrange(len(_ON_A_PHOTO))
-        return _ON_A_PHOTO[(first + variation) % len(_ON_A_PHOTO)]
-    choices = [each for each in LAYOUTS if not open_floor or each.scene in _OPEN_FLOOR]
-    rng.shuffle(choices)
-    return choices[variation % len(choices)]
+        choices = [*_ON_A_PHOTO[first:], *_ON_A_PHOTO[:first]]
+    else:
+        choices = [each for each in LAYOUTS if not open_floor or each.scene in _OPEN_FLOOR]
+        rng.shuffle(choices)
+    rounds, place = divmod(variation, len(choices))
+    return replace(choices[place], mirrored=rounds % 2 == 1)
 
 
 def product_spots(layout: Layout, count: int) -> list[Spot]:
@@ -129,6 +133,14 @@ def beside_model(variation: int, aspect: float) -> tuple[Spot, float, float]:
     apart = min(1.0, 1.1 / aspect)
     model = Spot(0.5 + side * 0.22 * apart, 0.965, 0.52, 0.88)
     return model, 0.5 - side * 0.17 * apart, 0.66
+
+
+def mirrored(spot: Spot) -> Spot:
+    """The spot in the picture's mirror image, a step further back; light comes from the left."""
+    return replace(
+        spot, x=1 - spot.x, width=spot.width * 0.84, height=spot.height * 0.84,
+        turn=-spot.turn, cast=False,
+    )  # fmt: skip
 
 
 def into_zone(spots: Sequence[Spot], middle: float, scale: float) -> list[Spot]:

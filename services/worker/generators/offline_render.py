@@ -23,6 +23,7 @@ from services.worker.generators.offline_layout import (
     beside_model,
     into_zone,
     layout_for,
+    mirrored,
     product_spots,
 )
 from services.worker.generators.offline_palette import Palette, palette_for
@@ -36,6 +37,7 @@ LONG_SIDE = {"fast": 1024, "high": 1536}
 
 _INPUT_SIDE = {"product": 900, "model": 1100, "background": 1100}
 _COLOR_SOURCE_SIDE = 320
+_SHADES_ON = 5  # with 8 or 6 layouts: 13 or 11 further, which no choice of colours comes round by
 
 Checkpoint = Callable[[], None]
 """Called between the steps; raises where the picture is no longer wanted."""
@@ -104,7 +106,8 @@ def _composed(request: ImageRequest, inputs: CutoutCache, checkpoint: Checkpoint
     if layout.single and products:
         products = [products[variation % len(products)]]
     lead = products[0].image if products else None
-    palette = palette_for(sources, request.prompt, variation, lead, shared)
+    shade = variation + (_SHADES_ON if layout.mirrored else 0)
+    palette = palette_for(sources, request.prompt, shade, lead, shared)
     stage = Stage(*size_for(request))
     spots = product_spots(layout, len(products))
     is_wide = len(products) > 1
@@ -116,6 +119,10 @@ def _composed(request: ImageRequest, inputs: CutoutCache, checkpoint: Checkpoint
     setting = Setting(palette, middle, is_wide, model is not None, photo, own)
     build(layout.scene, stage, setting)
     checkpoint()
+    if layout.mirrored:
+        stage.image = ImageOps.mirror(stage.image)
+        spots = [mirrored(spot) for spot in spots]
+        model_spot = mirrored(model_spot) if model_spot else None
     if model is not None and model_spot is not None:
         _place_model(stage, model, model_spot, palette)
     _place_products(stage, products, spots, palette)

@@ -18,7 +18,6 @@ from services.worker.generators.offline_stage import Spot, Stage
 
 _WHITE: Color = (255, 255, 255)
 _BLACK: Color = (0, 0, 0)
-_MIRRORED = 0.3  # share of background photos hung the other way round
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +225,7 @@ def _photo(stage: Stage, setting: Setting) -> None:
 
 
 def _photo_close(stage: Stage, setting: Setting) -> None:
-    _hang(stage, setting, blur=0.022)
+    _hang(stage, setting, blur=0.022, flip=True)
     stage.vignette(_BLACK, 0.30)
 
 
@@ -244,7 +243,7 @@ def _photo_table(stage: Stage, setting: Setting) -> None:
 
 
 def _photo_plinth(stage: Stage, setting: Setting) -> None:
-    _hang(stage, setting, blur=0.010)
+    _hang(stage, setting, blur=0.010, flip=True)
     palette = setting.palette
     stone = mixed(palette.wall, palette.light, 0.35)
     scale = stage.height / stage.unit
@@ -255,7 +254,7 @@ def _photo_plinth(stage: Stage, setting: Setting) -> None:
     stage.vignette(_BLACK, 0.22)
 
 
-def _hang(stage: Stage, setting: Setting, blur: float) -> None:
+def _hang(stage: Stage, setting: Setting, *, blur: float, flip: bool = False) -> None:
     """Fill the stage with the photo: cropped to fit, and out of focus like a far wall."""
     photo = setting.photo
     assert photo is not None, "photo scenes are chosen only where there is a photo"
@@ -269,7 +268,7 @@ def _hang(stage: Stage, setting: Setting, blur: float) -> None:
         bleed=zoom / 2,
         centering=(rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.7)),
     )
-    if rng.random() < _MIRRORED:
+    if flip:
         fitted = ImageOps.mirror(fitted)
     fitted = fitted.filter(ImageFilter.GaussianBlur(blur * min(small)))
     stage.image.paste(fitted.resize(stage.image.size, Image.Resampling.BICUBIC))
