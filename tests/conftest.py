@@ -79,11 +79,12 @@ def rabbit_server(belonging: Session) -> Iterator[RabbitServer]:
 
 @pytest.fixture(scope="session")
 def postgres_templates(
-    postgres_server: PostgresServer, pytestconfig: pytest.Config
+    postgres_server: PostgresServer, belonging: Session, pytestconfig: pytest.Config
 ) -> PostgresTemplates:
-    """Hands out migrated databases on the session's cluster."""
+    """Hands out migrated databases on the session's cluster; a module's go with it."""
     walled = pytestconfig.getoption("--row-level-security") == "on"
-    return PostgresTemplates(postgres_server, walled=walled)
+    belonging.databases = PostgresTemplates(postgres_server, walled=walled)
+    return belonging.databases
 
 
 @pytest.fixture(scope="session")
@@ -125,3 +126,5 @@ async def comes_home_again(
     before = Belongings(belonging, folder)
     yield
     await comes_home(before, belonging, folder, houses="unit" not in request.path.parts)
+    if belonging.databases is not None:
+        belonging.databases.drop_handed_out()

@@ -1,4 +1,7 @@
-"""One alembic history per service, run by `python -m services.<name> migrate`."""
+"""One alembic history per service, run by `python -m services.<name> migrate`.
+
+Alembic is loaded where it is used: it is a sixth of the time in which a service is there.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command, context
-from alembic.config import Config
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
@@ -30,6 +31,9 @@ def migrate(url: str, migrations: Path) -> None:
         url: the owner's URL.
         migrations: the service's migrations folder.
     """
+    from alembic import command  # noqa: PLC0415 - see the module
+    from alembic.config import Config  # noqa: PLC0415
+
     engine = sa.create_engine(sync_url(url), poolclass=NullPool)
     if engine.dialect.name == "sqlite":
         _all_or_nothing(engine)
@@ -61,6 +65,8 @@ def _all_or_nothing(engine: sa.Engine) -> None:
 
 def run_env(metadata: sa.MetaData) -> None:
     """What every migrations/env.py calls."""
+    from alembic import context  # noqa: PLC0415 - see the module
+
     connection = context.config.attributes["connection"]
     context.configure(connection=connection, target_metadata=metadata)
     with context.begin_transaction():

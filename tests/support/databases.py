@@ -98,13 +98,12 @@ class PostgresTemplates:
         self._server = server
         self._walled = walled
         self._migrated: set[str] = set()
+        self._handed_out: list[str] = []
         make_roles(server)
 
     def empty(self, service: str) -> DatabaseUrls:
         """A new database that nobody migrated."""
-        name = f"{service}_{next(_numbers)}"
-        self._server.create_database(name, owner=f"{service}_owner")
-        return postgres_urls(self._server, service, name)
+        return self._new(service, template=None)
 
     def database(self, service: str) -> DatabaseUrls:
         """A new migrated database."""
@@ -115,6 +114,15 @@ class PostgresTemplates:
             if not self._walled:
                 take_walls_down(urls)
             self._migrated.add(service)
+        return self._new(service, template=service)
+
+    def drop_handed_out(self) -> None:
+        """Ends all that were handed out so far."""
+        while self._handed_out:
+            self._server.drop_database(self._handed_out.pop())
+
+    def _new(self, service: str, *, template: str | None) -> DatabaseUrls:
         name = f"{service}_{next(_numbers)}"
-        self._server.create_database(name, template=service, owner=f"{service}_owner")
+        self._server.create_database(name, template=template, owner=f"{service}_owner")
+        self._handed_out.append(name)
         return postgres_urls(self._server, service, name)

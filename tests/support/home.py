@@ -28,6 +28,7 @@ from aio_pika import Connection as AmqpConnection
 from libs.common.broker_memory import MemorySubscription
 from services.enqueue.watch.hub import WatchHub as JobHub
 from services.packager.watch import WatchHub as ArchiveHub
+from tests.support.databases import PostgresTemplates
 from tests.support.eventually import eventually
 from tests.support.postgres import PostgresServer
 from tests.support.process import ServerProcess
@@ -58,6 +59,7 @@ class Session:
     """What belongs to the whole session: its servers, by whatever processes they are now."""
 
     postgres: PostgresServer | None = None
+    databases: PostgresTemplates | None = None
     rabbit: RabbitServer | None = None
     seaweed: SeaweedServer | None = None
 

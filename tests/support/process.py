@@ -36,13 +36,28 @@ class StartError(RuntimeError):
     """The server is installed and did not start; carries the end of its log."""
 
 
-def server_folder(prefix: str) -> Path:
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES = 4 << 30  # what has to be free there
+
+
+def server_folder(prefix: str, *, in_memory: bool = False) -> Path:
     """A short new folder that unprivileged users can be let into.
 
     Not under pytest's tmp_path: its parents are closed to other users, and a Unix socket's path
     must be shorter than 108 bytes.
+
+    Args:
+        prefix: of its name.
+        in_memory: where there is room enough for that; else on a disk, as without it.
     """
-    return Path(tempfile.mkdtemp(prefix=f"contentshop-{prefix}-", dir="/tmp"))
+    parent = "/tmp"
+    if in_memory and os.access(_MEMORY, os.W_OK) and _free_bytes(_MEMORY) >= _MEMORY_BYTES:
+        parent = str(_MEMORY)
+    return Path(tempfile.mkdtemp(prefix=f"contentshop-{prefix}-", dir=parent))
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def unprivileged_user(*names: str) -> str | None:
