@@ -129,6 +129,7 @@ async def test_as_many_variations_as_a_job_has_look_different(
         ("shirt.jpg", "a mint green backdrop"),
         ("shirt.jpg", "warmer"),
         ("background.jpg", "make it better"),
+        ("background.jpg", "in mint green"),
     ],
 )
 async def test_variations_of_an_edit_are_different(
@@ -411,3 +412,40 @@ def test_a_busy_photo_stays_whole() -> None:
         cut = cutout(image.convert("RGB"))
     assert not cut.is_cut
     assert cut.image.size == (1200, 900)
+
+
+def drawn_scene(*boxes: tuple[int, int, int, int]) -> Image.Image:
+    """A red disc in the middle of a grey wall, with blue boxes on it."""
+    image = Image.new("RGB", (400, 400), (214, 214, 210))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((140, 140, 260, 260), fill=(190, 40, 40))
+    for box in boxes:
+        draw.rectangle(box, fill=(60, 90, 180))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("boxes", "is_told"),
+    [
+        pytest.param([], True, id="one"),
+        pytest.param([(40, 300, 110, 360), (290, 300, 360, 360)], True, id="three apart"),
+        pytest.param([(40, 300, 110, 360), (180, 0, 220, 60)], False, id="a piece at the top"),
+        pytest.param([(0, 40, 60, 110)], False, id="a piece at the side"),
+    ],
+)
+def test_a_subject_is_told_from_its_backdrop_but_not_from_a_scene(
+    boxes: list[tuple[int, int, int, int]],
+    is_told: bool,  # noqa: FBT001 - a case
+) -> None:
+    assert (subject_mask(drawn_scene(*boxes)) is not None) == is_told
+
+
+async def test_where_there_is_a_scene_an_edit_colors_the_whole(
+    generator: OfflineGenerator,
+) -> None:
+    scene = drawn_scene((40, 300, 110, 360), (180, 0, 220, 60))
+    wanted = request(drawn("base", scene), prompt="a mint green backdrop", aspect_ratio="")
+    made = await picture(generator, wanted)
+    for place in ((20, 20), (200, 30), (380, 380)):
+        (r, g, _), (old_r, old_g, _) = made.getpixel(place), scene.getpixel(place)  # type: ignore[misc]
+        assert g - r > old_g - old_r

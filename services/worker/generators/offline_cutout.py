@@ -25,6 +25,8 @@ _MIN_BACKDROP, _MIN_SUBJECT = 0.05, 0.008  # of the picture; else it was not cut
 _BUSY_BORDER = 18.0  # mean difference of a border from its own model, in levels
 _HOLE = (0.0015, 0.10)  # a hole's share of the picture: handles, not the specks in a print
 
+_SPECK = 0.001  # of the picture: what is no piece of anything
+
 
 @dataclass(frozen=True, slots=True)
 class Cutout:
@@ -99,7 +101,7 @@ def subject_mask(photo: Image.Image) -> Image.Image | None:
     edges = _edges(rgb, size)
     coarse = _coarse(small, backdrop, edges, tolerance=min(24.0, 7 + 2.5 * noise))
     subject = _share(coarse)
-    if subject < _MIN_SUBJECT or subject > 1 - _MIN_BACKDROP:
+    if subject < _MIN_SUBJECT or subject > 1 - _MIN_BACKDROP or _is_scenery(coarse):
         return None
     return _refined(rgb, backdrop, coarse)
 
@@ -194,6 +196,24 @@ def _flooded(passable: Image.Image, hollow: Image.Image) -> Image.Image:
         start = rest.find(255, start)
     out = Image.frombytes("L", (stride, height), bytes(reached))
     return out.crop((0, 0, width, height))
+
+
+def _is_scenery(coarse: Image.Image) -> bool:
+    """Whether pieces of the backdrop itself were left: arches, plinths, patches of light.
+
+    A subject may stand in pieces, and may be cut off by the border; only a scene does both, above
+    or beside.
+    """
+    field, stride = _padded(coarse), coarse.width + 1
+    islands, touches = 0, False
+    start = field.find(255)
+    while start >= 0:
+        island = _walk(field, [start], stride)
+        if len(island) >= coarse.width * coarse.height * _SPECK:
+            islands += 1
+            touches |= any(c < stride or c % stride in (0, coarse.width - 1) for c in island)
+        start = field.find(255, start)
+    return touches and islands > 1
 
 
 def _padded(mask: Image.Image) -> bytearray:

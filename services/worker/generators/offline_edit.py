@@ -1,6 +1,7 @@
 """Edits by the offline generator: a visible change that follows the instruction's words.
 
-The subject stays where and what it is; its backdrop is replaced, or the whole is regraded.
+The subject stays where and what it is; its backdrop is replaced, or the whole is regraded. Where
+the subject cannot be told from a scene around it, the whole takes on the colour asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ MAX_SIDE = 2048
 """Pixels; a larger base is edited at this size, its ratio kept."""
 
 _EXPOSURES = (1.0, 1.12, 0.86)  # each four variations another, so that ten are ten pictures
+
+_TINTS = (0.75, 0.5, 1.0, 0.25)
 
 _EXTEND = 0.12  # a ratio further off than this is reached by extending, not by cropping
 
@@ -108,14 +111,16 @@ def edited(
     if "black and white" in request.prompt.lower():
         grades, is_backdrop = [_GRADES[0][1]], bool(said & _BACKDROP_WORDS)
     picture = base
+    rounds, step = divmod(request.index - 1, 4)
     if mask is not None and (is_backdrop or not grades):
         picture = _new_backdrop(request, base, mask, look, rng)
     elif look is not None:
-        picture = _tinted(base, look)
+        picture = _tinted(base, look, _TINTS[step])
+    elif is_backdrop and (colors := named_colors(request.prompt)):
+        picture = _tinted(base, Image.new("RGB", (1, 1), colors[0]), _TINTS[step])
     elif not grades:
         first = zlib.crc32(request.prompt.encode())  # siblings share it, and take turns from there
         grades = [_GRADES[1 + (first + request.index) % (len(_GRADES) - 1)][1]]
-    rounds, step = divmod(request.index - 1, 4)
     for grade in grades:
         picture = _graded(picture, grade, mask, 1.0 - 0.10 * step)
     return ImageEnhance.Brightness(picture).enhance(_EXPOSURES[rounds % 3]) if rounds else picture
@@ -190,10 +195,10 @@ def _new_backdrop(
     return stage.image
 
 
-def _tinted(base: Image.Image, look: Image.Image) -> Image.Image:
-    """The base in the reference's mood: its average colour, laid over softly."""
+def _tinted(base: Image.Image, look: Image.Image, strength: float) -> Image.Image:
+    """The base in the look's mood: its average colour, laid over softly."""
     average = look.resize((1, 1), Image.Resampling.BOX).resize(base.size)
-    return Image.blend(base, ImageChops.soft_light(base, average), 0.75)
+    return Image.blend(base, ImageChops.soft_light(base, average), strength)
 
 
 def _graded(
