@@ -353,7 +353,7 @@ def _postgres_engine(url: str, pool_size: int, pool_wait_seconds: float) -> Asyn
         pool_timeout=pool_wait_seconds,
         pool_recycle=1800,
         hide_parameters=True,  # prompts and file names stay out of tracebacks, and so of logs
-        connect_args={"connect_timeout": 2, "options": timeouts, "tcp_user_timeout": 5000},
+        connect_args={"connect_timeout": 5, "options": timeouts, "tcp_user_timeout": 5000},
     )
     _ping_when_idle(engine)
     return engine
