@@ -19,7 +19,12 @@ from datetime import datetime
 
 from libs.common import request_keys
 from libs.common.db import Tx
-from libs.common.errors import AbortedError, FailedPreconditionError, NotFoundError
+from libs.common.errors import (
+    AbortedError,
+    ContentshopError,
+    FailedPreconditionError,
+    NotFoundError,
+)
 from libs.common.request_keys import RequestKey
 from services.assets import tables
 from services.assets.domain import File, PendingUpload, Upload, raw_key
@@ -154,8 +159,12 @@ class CompleteUpload:
         try:
             async with aclosing(self._deps.blobs.read(begun.raw_key)) as blob:  # type: ignore[type-var]  # the stores give generators
                 file = await self._intake(begun.said, _PutBytes(blob), reservation, complete)
-        except _CompletedError:
-            return await self._file_of(await self._find(team, upload_id))
+        except (_CompletedError, ContentshopError):
+            # Another call may have made it a file meanwhile, and taken away what was put.
+            completed = await self._find(team, upload_id)
+            if not completed.file_id:
+                raise
+            return await self._file_of(completed)
         await drop_blob(self._deps, begun.raw_key)
         return file
 

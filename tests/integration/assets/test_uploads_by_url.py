@@ -13,7 +13,8 @@ import urllib3
 
 from contentshop.assets.v1 import assets_pb2
 from services.assets import tables
-from services.assets.domain import raw_key
+from services.assets.domain import PendingUpload, raw_key
+from services.assets.usecases.completing import CompleteUpload
 from tests.fixtures import images
 from tests.support.assets_house import (
     DATABASES,
@@ -230,6 +231,28 @@ async def test_completing_at_once_makes_one_file(make_s3_house: MakeHouse) -> No
     assert len({answer.id for answer in answers}) == 1
     assert await house.rows() == 1
     assert await stored(red) == answers[0].size_bytes
+
+
+@pytest.mark.real
+async def test_who_comes_late_to_what_another_completed_gets_its_file(
+    s3_house: AssetsHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red = s3_house.team("red")
+    begun = await create(red)
+    assert await put(begun.url, PNG) == TAKEN
+    find = CompleteUpload._find
+    others: list[int] = []
+
+    async def find_and_dawdle(self: CompleteUpload, team: str, upload_id: int) -> PendingUpload:
+        found = await find(self, team, upload_id)
+        if not others:
+            others.append(0)
+            others.append((await complete(red, upload_id)).id)  # and what was put is gone
+        return found
+
+    monkeypatch.setattr(CompleteUpload, "_find", find_and_dawdle)
+    assert (await complete(red, begun.upload_id)).id == others[1]
+    assert await s3_house.rows() == 1
 
 
 async def test_the_embedded_store_has_no_urls(house: AssetsHouse, red: Team) -> None:
