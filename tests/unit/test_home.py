@@ -60,8 +60,9 @@ async def test_a_task_is_named(tmp_path: Path) -> None:
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(over.wait(), name="forgotten")
-        (left,) = Belongings(Session(), tmp_path).beyond(before)
-        assert left.startswith("task: forgotten <coroutine object Event.wait")
+        left = Belongings(Session(), tmp_path).beyond(before)
+        name = "task: forgotten <coroutine object Event.wait"
+        assert any(each.startswith(name) for each in left), left
         over.set()
     await comes_home(before, Session(), tmp_path, houses=False)
 
@@ -71,4 +72,5 @@ async def test_an_unfinished_blob_is_named(tmp_path: Path) -> None:
     put = tmp_path / "test_x0" / "blobs" / ".tmp" / "1"
     put.parent.mkdir(parents=True)
     put.touch()
-    assert Belongings(Session(), tmp_path).beyond(before) == [f"unfinished blob: {put}"]
+    # Among others: gRPC may open a socket at any moment.
+    assert f"unfinished blob: {put}" in Belongings(Session(), tmp_path).beyond(before)
