@@ -64,7 +64,7 @@ async def fleet(servers: Servers, gemini: GeminiStub) -> AsyncIterator[Fleet]:
 
 
 @pytest.fixture
-def team(fleet: Fleet, gemini: GeminiStub) -> FleetTeam:
+async def team(fleet: Fleet, gemini: GeminiStub) -> FleetTeam:
     """A new team; the stub has forgotten the others."""
     gemini.reset()
     return fleet.team()

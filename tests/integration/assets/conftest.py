@@ -46,15 +46,15 @@ def blobs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def red(house: AssetsHouse) -> Team:
+async def red(house: AssetsHouse) -> Team:
     return house.team("red")
 
 
 @pytest.fixture
-def blue(house: AssetsHouse) -> Team:
+async def blue(house: AssetsHouse) -> Team:
     return house.team("blue")
 
 
 @pytest.fixture
-def backend(house: AssetsHouse) -> Backend:
+async def backend(house: AssetsHouse) -> Backend:
     return house.backend()
