@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageFilter, ImageStat
@@ -187,13 +188,10 @@ def _flooded(passable: Image.Image, hollow: Image.Image) -> Image.Image:
         reached[cell] = 255
     rest = bytearray(a if not b else 0 for a, b in zip(_padded(hollow), reached, strict=True))
     least, most = (share * width * height for share in _HOLE)
-    start = rest.find(255)
-    while start >= 0:
-        hole = _walk(rest, [start], stride)
+    for hole in _islands(rest, stride):
         if least <= len(hole) <= most:
             for cell in hole:
                 reached[cell] = 255
-        start = rest.find(255, start)
     out = Image.frombytes("L", (stride, height), bytes(reached))
     return out.crop((0, 0, width, height))
 
@@ -206,13 +204,10 @@ def _is_scenery(coarse: Image.Image) -> bool:
     """
     field, stride = _padded(coarse), coarse.width + 1
     islands, touches = 0, False
-    start = field.find(255)
-    while start >= 0:
-        island = _walk(field, [start], stride)
+    for island in _islands(field, stride):
         if len(island) >= coarse.width * coarse.height * _SPECK:
             islands += 1
             touches |= any(c < stride or c % stride in (0, coarse.width - 1) for c in island)
-        start = field.find(255, start)
     return touches and islands > 1
 
 
@@ -220,6 +215,14 @@ def _padded(mask: Image.Image) -> bytearray:
     field = Image.new("L", (mask.width + 1, mask.height))
     field.paste(mask)
     return bytearray(field.tobytes())
+
+
+def _islands(field: bytearray, stride: int) -> Iterator[list[int]]:
+    """The connected parts of `field`, which is empty in the end."""
+    start = field.find(255)
+    while start >= 0:
+        yield _walk(field, [start], stride)
+        start = field.find(255, start)
 
 
 def _walk(field: bytearray, starts: list[int], stride: int) -> list[int]:
