@@ -7,6 +7,7 @@ them. A crash in between publishes twice, which every reader can bear.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from libs.common.broker import Broker, Message
 from libs.common.crash import CrashPoints
 from libs.common.db import Database, Instant, Tx, id_column
 from libs.common.errors import UnavailableError
+from libs.common.many_rows import InsertRows
 
 BATCH = 200
 RETAKE_SECONDS = 6.0  # longer than one publish may take
@@ -39,11 +41,14 @@ def outbox_table(metadata: sa.MetaData) -> sa.Table:
 
 async def add(tx: Tx, table: sa.Table, messages: Sequence[Message]) -> None:
     """Writes messages to the outbox, to be published in this order once committed."""
-    if messages:
-        rows = [{"routing_key": m.routing_key, "body": m.body} for m in messages]
-        # inline: nothing is read back. The application role may insert, and not read, for a row
-        # may be of any team.
-        await tx.execute(sa.insert(table).inline().values(created_at=tx.now()), rows)
+    # The application role may insert, and not read, for a row may be of any team.
+    rows = [{"routing_key": m.routing_key, "body": m.body} for m in messages]
+    await _adding(table)(tx, rows)
+
+
+@cache
+def _adding(table: sa.Table) -> InsertRows:
+    return InsertRows(table, ("routing_key", "body"), times=("created_at",))
 
 
 async def count(tx: Tx, table: sa.Table) -> int:

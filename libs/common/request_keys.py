@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import sqlalchemy as sa
 
 from libs.common.db import Instant, Tx
 from libs.common.errors import AlreadyExistsError
+from libs.common.many_rows import InsertRows
 
 Name = tuple[str, str, str]
 
@@ -90,9 +92,13 @@ async def find_same(tx: Tx, table: sa.Table, key: RequestKey) -> KeptKey | None:
 
 async def add(tx: Tx, table: sa.Table, keys: Sequence[tuple[RequestKey, int]]) -> None:
     """Keeps new keys with what they made; the caller holds a lock that keeps others off them."""
-    if keys:
-        rows = [_row(key, resource_id) for key, resource_id in keys]
-        await tx.execute(sa.insert(table).values(created_at=tx.now()), rows)
+    await _adding(table)(tx, [_row(key, resource_id) for key, resource_id in keys])
+
+
+@cache
+def _adding(table: sa.Table) -> InsertRows:
+    names = ("team", "method", "request_id", "body_hash", "resource_id")
+    return InsertRows(table, names, times=("created_at",))
 
 
 async def claim(tx: Tx, table: sa.Table, key: RequestKey, resource_id: int) -> bool:

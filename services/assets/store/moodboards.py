@@ -9,11 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from libs.common.db import Tx
+from libs.common.many_rows import InsertRows
 from services.assets import tables
 from services.assets.domain import Moodboard, MoodboardContent
 
 _moodboards = tables.moodboards
 _used = tables.moodboard_files
+_add_used = InsertRows(_used, ("moodboard_id", "team", "role", "position", "file_id"))
 
 _POSITIVE = "positive"
 _NEGATIVE = "negative"
@@ -128,8 +130,7 @@ async def _use(tx: Tx, team: str, moodboard_id: int, content: MoodboardContent) 
         }
         for role, position, file_id in _roles(content)
     ]
-    if rows:
-        await tx.execute(sa.insert(_used), rows)
+    await _add_used(tx, rows)
 
 
 def _roles(content: MoodboardContent) -> Iterator[tuple[str, int, int]]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from libs.common.db import Tx
+from libs.common.many_rows import InsertRows
 from services.assets import tables
 
 _pins = tables.pins
@@ -30,18 +32,24 @@ async def add(tx: Tx, new: Sequence[Pin], pin_seconds: float) -> None:
 
     The caller holds the files (`files.find_images_of`), in this transaction.
     """
-    if not new:
-        return
-    rows = [{"team": pin.team, "pin_token": pin.pin_token, "file_id": pin.file_id} for pin in new]
-    insert = tx.insert(_pins).values(expires_at=tx.after(pin_seconds))
+    # A call that is repeated while its first waits comes twice, and one statement may not touch a
+    # row twice.
+    once = dict.fromkeys(new)
+    rows = [{"team": pin.team, "pin_token": pin.pin_token, "file_id": pin.file_id} for pin in once]
+    await _adding(tx, rows, seconds=pin_seconds)
+
+
+def _renewed(insert: Any) -> Any:
+    """A pin that is there holds longer; one that lasts goes on lasting."""
     lasts = _pins.c.expires_at.is_(None)
-    await tx.execute(
-        insert.on_conflict_do_update(
-            index_elements=[_pins.c.team, _pins.c.pin_token, _pins.c.file_id],
-            set_={"expires_at": sa.case((lasts, sa.null()), else_=insert.excluded.expires_at)},
-        ),
-        rows,
+    return insert.on_conflict_do_update(
+        index_elements=_KEY,
+        set_={"expires_at": sa.case((lasts, sa.null()), else_=insert.excluded.expires_at)},
     )
+
+
+_KEY = ("team", "pin_token", "file_id")
+_adding = InsertRows(_pins, _KEY, times=("expires_at",), on_conflict=_renewed)
 
 
 async def make_lasting(tx: Tx, names: Collection[Name]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from libs.common.db import Tx
+from libs.common.many_rows import InsertRows
 from services.enqueue import tables
 from services.enqueue.domain import Event, EventKind, Fault, Job, Position
 from services.enqueue.store.rows import event_of
@@ -71,14 +72,11 @@ async def add(tx: Tx, events: Sequence[NewEvent]) -> None:
             "error_reason": e.fault.reason if e.fault else None,
             "error_message": e.fault.message if e.fault else None,
             "batch_id": e.batch_id or None,
-            **({"commit_order": orders[e.team]} if orders else {"of_job": e.job_id}),
+            **({"commit_order": orders[e.team]} if orders else {}),
         }
         for e in events
     ]
-    values: dict[str, Any] = {"at": tx.now()}
-    if tx.on_postgres:
-        values["commit_order"] = _postgres_order()
-    await tx.execute(sa.insert(_events).values(values), rows)
+    await _adding(tx, rows)
 
 
 async def _commit_orders(tx: Tx, teams: Sequence[str]) -> dict[str, int]:
@@ -92,7 +90,12 @@ async def _commit_orders(tx: Tx, teams: Sequence[str]) -> dict[str, int]:
     return {} if tx.on_postgres else {team: await _sqlite_end(tx, team) for team in teams}
 
 
-def _postgres_order() -> sa.ColumnElement[int]:
+def _number(xid: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
+    """A 64-bit transaction id as a number; PostgreSQL casts it by way of text alone."""
+    return sa.cast(sa.cast(xid, sa.Text), sa.BigInteger)
+
+
+def _postgres_order(job_id: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     """The transaction's id, or the order of the job's last event where that is higher.
 
     Who drew the lower id may wait for the job's lock behind who drew the higher: its event comes
@@ -102,12 +105,23 @@ def _postgres_order() -> sa.ColumnElement[int]:
     earlier = _events.alias("earlier")
     last = (
         sa.select(earlier.c.commit_order)
-        .where(earlier.c.job_id == sa.bindparam("of_job", type_=sa.BigInteger))
+        .where(earlier.c.job_id == job_id)
         .order_by(earlier.c.sequence.desc())
         .limit(1)
         .scalar_subquery()
     )
     return sa.func.greatest(_number(sa.func.pg_current_xact_id()), last)
+
+
+_adding = InsertRows(
+    _events,
+    (
+        *("job_id", "team", "sequence", "kind", "image_index", "file_id", "attempt"),
+        *("error_reason", "error_message", "batch_id"),
+    ),
+    times=("at",),
+    computed=lambda given: {"commit_order": _postgres_order(given.job_id)},
+)
 
 
 async def _sqlite_end(tx: Tx, team: str) -> int:
@@ -120,11 +134,6 @@ async def _sqlite_end(tx: Tx, team: str) -> int:
         )
     )
     return end
-
-
-def _number(xid: sa.ColumnElement[Any]) -> sa.ColumnElement[int]:
-    """A 64-bit transaction id as a number; PostgreSQL casts it by way of text alone."""
-    return sa.cast(sa.cast(xid, sa.Text), sa.BigInteger)
 
 
 async def after(tx: Tx, job_id: int, sequence: int, limit: int, *, team: str) -> list[Event]:

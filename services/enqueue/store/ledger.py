@@ -18,11 +18,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from libs.common.db import Tx
+from libs.common.many_rows import InsertRows
 from services.enqueue import tables
 from services.enqueue.domain import Job
 
 _accounts = tables.accounts
 _entries = tables.credit_entries
+_add_entries = InsertRows(_entries, ("team", "kind", "amount", "job_id", "note"), times=("at",))
 
 
 class EntryKind(StrEnum):
@@ -102,7 +104,7 @@ async def hold(tx: Tx, jobs: Sequence[Job]) -> None:
     rows = [_of_job(job, EntryKind.HOLD, job.hold.held) for job in jobs if job.hold]
     if not rows:
         return
-    await tx.execute(sa.insert(_entries).inline().values(at=tx.now()), rows)
+    await _add_entries(tx, rows)
     sums: dict[str, int] = {}
     for row in rows:
         sums[row["team"]] = sums.get(row["team"], 0) + row["amount"]

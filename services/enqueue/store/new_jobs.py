@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from libs.common.db import Tx
+from libs.common.db import Instant, Tx
+from libs.common.many_rows import InsertRows
 from services.enqueue import tables
 from services.enqueue.domain import ArchiveState, Image, ImageState, Job, JobSpec, JobState
 from services.enqueue.prompt import PromptStrategy
 from services.enqueue.store.rows import job_of
 
 _jobs = tables.jobs
-_images = tables.images
+_TIMES = ("created_at", "admitted_at", "ring_at")
+_add_slots = InsertRows(tables.images, ("job_id", "image_index", "team", "state", "attempt"))
 
 
 async def add(
@@ -58,39 +62,46 @@ async def add(
         for job in added
         for image in job.images
     ]
-    await tx.execute(sa.insert(_images), slots)
+    await _add_slots(tx, slots)
     return added
 
 
 async def _insert(tx: Tx, rows: Sequence[dict[str, Any]], ring: float) -> Sequence[sa.Row[Any]]:
     """The stored rows, in any order; `is_admitted` of each says whether it gets its times."""
-    times = ("created_at", "admitted_at", "ring_at")
+    if tx.on_postgres:
+        everything = {"all": rows, "ring": timedelta(seconds=ring)}
+        return (await tx.execute(_all_at_once(tuple(rows[0])), everything)).all()
+    admitted = sa.bindparam("is_admitted", type_=sa.Boolean())
+    times = dict(zip(_TIMES, _times(admitted, tx.now(), tx.after(ring)), strict=True))
+    return (await tx.execute(sa.insert(_jobs).values(times).returning(_jobs), rows)).all()
 
-    def values(is_admitted: sa.ColumnElement[bool]) -> tuple[Any, ...]:
-        return (
-            tx.now(),
-            sa.case((is_admitted, tx.now())),
-            sa.case((is_admitted, tx.after(ring))),
-        )
 
-    if not tx.on_postgres:
-        admitted = sa.bindparam("is_admitted", type_=sa.Boolean())
-        statement = sa.insert(_jobs).values(dict(zip(times, values(admitted), strict=True)))
-        return (await tx.execute(statement.returning(_jobs), rows)).all()
-    # One statement of one value, however many rows: as parameters, a hundred jobs would be a
-    # statement of five thousand, which takes longer to write and to read than to carry out.
-    names = [name for name in rows[0] if name != "is_admitted"]
+def _times(is_admitted: Any, now: Any, ring_at: Any) -> tuple[Any, ...]:
+    return (now, sa.case((is_admitted, now)), sa.case((is_admitted, ring_at)))
+
+
+@cache
+def _all_at_once(given_names: tuple[str, ...]) -> Any:
+    """PostgreSQL's statement: of one value, however many rows.
+
+    As parameters, a hundred jobs would be a statement of five thousand, which takes longer to write
+    and to read than to carry out.
+    """
+    names = [name for name in given_names if name != "is_admitted"]
     given = (
-        sa.func.jsonb_to_recordset(sa.literal(rows, postgresql.JSONB()))
+        sa.func.jsonb_to_recordset(sa.bindparam("all", type_=postgresql.JSONB()))
         .table_valued(
             *(sa.column(name, _jobs.c[name].type) for name in names),
             sa.column("is_admitted", sa.Boolean()),
         )
         .render_derived(name="given", with_types=True)
     )
-    chosen = sa.select(*(given.c[name] for name in names), *values(given.c.is_admitted))
-    statement = sa.insert(_jobs).from_select([*names, *times], chosen)
-    return (await tx.execute(statement.returning(_jobs))).all()
+    now = sa.func.clock_timestamp(type_=Instant())
+    ring_at = sa.type_coerce(now + sa.bindparam("ring", type_=sa.Interval()), Instant())
+    chosen = sa.select(
+        *(given.c[name] for name in names), *_times(given.c.is_admitted, now, ring_at)
+    )
+    return sa.insert(_jobs).from_select([*names, *_TIMES], chosen).returning(_jobs)
 
 
 def _new_image(index: int) -> Image:

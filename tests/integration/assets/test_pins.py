@@ -68,6 +68,20 @@ async def test_a_pin_expires_unless_its_job_is_known(make_house: MakeHouse) -> N
     assert await reason_of(red.delete(three.id)) == "FILE_IN_USE"
 
 
+async def test_a_call_repeated_before_it_is_answered_pins_once(
+    house: AssetsHouse, red: Team, backend: Backend
+) -> None:
+    """The two come into one transaction, and name the same rows."""
+    file = await red.upload()
+    calls = [backend.resolve("red", file.id, pin_token="pin-1") for _ in range(8)]
+    answers = await asyncio.gather(*calls)
+    assert [images[0].file_id for images in answers] == [file.id] * 8
+    await house.enqueued("red", 1, "pin-1")
+    assert await reason_of(red.delete(file.id)) == "FILE_IN_USE"
+    await house.ended("red", 1, "pin-1")
+    await red.delete(file.id)
+
+
 async def test_each_job_of_many_pins_what_it_needs(
     house: AssetsHouse, red: Team, backend: Backend
 ) -> None:
