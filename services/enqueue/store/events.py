@@ -153,7 +153,7 @@ class Stretch:
 
     Attributes:
         events: behind the position asked for.
-        more: the limit was reached.
+        more: there are more, beyond the limit.
         held_back: there are newer ones that may still be overtaken: look again soon.
     """
 
@@ -175,14 +175,15 @@ async def after_position(
         sa.select(_events, _oldest_open(tx).label("oldest_open"))
         .where(_events.c.team == team, order > sa.tuple_(*map(_big, position)))
         .order_by(_events.c.commit_order, _events.c.job_id, _events.c.sequence)
-        .limit(limit)
+        .limit(limit + 1)  # one more says that there are more: a full page may be the last
     )
     if batch_id:
         statement = statement.where(_events.c.batch_id == batch_id)
-    rows = (await tx.execute(statement)).all()
+    found = (await tx.execute(statement)).all()
+    rows = found[:limit]
     sure = [row for row in rows if row.oldest_open is None or row.commit_order < row.oldest_open]
     held_back = len(sure) < len(rows)
-    return Stretch([event_of(row) for row in sure], not held_back and len(rows) == limit, held_back)
+    return Stretch([event_of(row) for row in sure], not held_back and len(found) > limit, held_back)
 
 
 @dataclass(frozen=True, slots=True)

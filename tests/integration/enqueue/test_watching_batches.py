@@ -15,9 +15,12 @@ from libs.common.clock import SystemClock
 from libs.common.db import Database
 from libs.common.errors import InvalidArgumentError, NotFoundError
 from services.enqueue import tables
+from services.enqueue.domain import EventKind, Position
+from services.enqueue.store import events
 from services.enqueue.watch.updates import MAILBOX
 from tests.integration.enqueue.house import PATIENCE_SECONDS, House, open_house
 from tests.integration.enqueue.listening import Listener, listening, numbers, open_event
+from tests.integration.enqueue.rooms import Rooms
 from tests.support.eventually import eventually
 
 NOWHERE = 10**9
@@ -160,6 +163,18 @@ async def test_no_end_is_told_before_late_commits(postgres_templates: Any) -> No
 
 
 @pytest.mark.real
+async def test_a_page_that_is_full_may_be_the_last(rooms: Rooms) -> None:
+    """Else nothing would come behind it, and nobody would be told that it was the end."""
+    jobs = await rooms.add(3)
+    async with rooms.db.duty() as tx:
+        await events.add(tx, [events.about(job, EventKind.QUEUED) for job in jobs])
+    async with rooms.db.read("red") as tx:
+        start = Position(0, 0, 0)
+        pages = [await events.after_position(tx, start, size, team="red") for size in (2, 3, 4)]
+    assert [len(page.events) for page in pages] == [2, 3, 3]
+    assert [page.more for page in pages] == [True, False, False]
+
+
 async def test_any_replica_serves_any_watcher(postgres_templates: Any) -> None:
     urls = postgres_templates.database("enqueue")
     async with open_house(urls) as one, open_house(urls, SWEEP_SECONDS="60") as two:
