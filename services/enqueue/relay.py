@@ -64,11 +64,11 @@ async def sweep(deps: Deps) -> bool:
 async def readmit(deps: Deps) -> bool:
     """Admits jobs whose back-off is over, where their team has a place."""
     async with deps.db.read_all() as tx:
-        teams = await admission.teams_with_due_jobs(tx, BATCH)
+        teams = await admission.teams_with_due_jobs(tx, deps.limits.live_jobs_per_team, BATCH)
     for team in teams:
         async with deps.db.duty() as tx:
             await admit_more(tx, deps, team, await lock_team(tx, team))
-    return False
+    return len(teams) == BATCH
 
 
 async def archives(deps: Deps) -> bool:

@@ -60,10 +60,9 @@ async def lock_teams(tx: Tx, teams: Collection[str]) -> dict[str, int | None]:
 
 async def places(tx: Tx, limits: Mapping[str, int | None], default_limit: int) -> dict[str, Places]:
     """The places of locked teams (from `lock_teams`)."""
-    live = sa.select(sa.func.count()).where(_LIVE, _jobs.c.team == _teams.c.team).scalar_subquery()
     waiting = sa.exists().where(_WAITING, _due(tx), _jobs.c.team == _teams.c.team)
     rows = await tx.execute(
-        sa.select(_teams.c.team, live.label("live"), waiting.label("waiting")).where(
+        sa.select(_teams.c.team, _live_of_team().label("live"), waiting.label("waiting")).where(
             _teams.c.team.in_(list(limits))
         )
     )
@@ -73,6 +72,11 @@ async def places(tx: Tx, limits: Mapping[str, int | None], default_limit: int) -
         limit = default_limit if limit is None else limit
         found[row.team] = Places(max(0, limit - row.live), bool(row.waiting))
     return found
+
+
+def _live_of_team() -> sa.ScalarSelect[int]:
+    """How many jobs of a row of teams hold a place."""
+    return sa.select(sa.func.count()).where(_LIVE, _jobs.c.team == _teams.c.team).scalar_subquery()
 
 
 async def admit_waiting(tx: Tx, team: str, free: int, ring_seconds: float) -> list[Job]:
@@ -129,13 +133,23 @@ async def waiting_count(tx: Tx, team: str, limit: int) -> int:
     return count
 
 
-async def teams_with_due_jobs(tx: Tx, limit: int) -> list[str]:
-    """Teams with a job whose back-off is over."""
-    rows = await tx.execute(
+async def teams_with_due_jobs(tx: Tx, default_limit: int, limit: int) -> list[str]:
+    """Teams with a job whose back-off is over, and a place for it.
+
+    Those whose places are taken are left out: a hundred of them would hide all others.
+    """
+    due = (
         sa.select(_jobs.c.team)
         .where(_jobs.c.admitted_at.is_(None), _jobs.c.not_before <= tx.now())
         .where(_jobs.c.state == JobState.QUEUED)
         .distinct()
+        .subquery()
+    )
+    rows = await tx.execute(
+        sa.select(_teams.c.team)
+        .join(due, due.c.team == _teams.c.team)
+        .where(_live_of_team() < sa.func.coalesce(_teams.c.max_live_jobs, default_limit))
+        .order_by(_teams.c.team)
         .limit(limit)
     )
     return list(rows.scalars())

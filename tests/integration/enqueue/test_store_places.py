@@ -110,7 +110,7 @@ async def test_waiting_jobs_are_counted_no_further_than_asked(rooms: Rooms) -> N
 async def test_teams_whose_back_off_is_over_are_named_once(rooms: Rooms) -> None:
     async def named(limit: int = 10) -> list[str]:
         async with rooms.db.read_all() as tx:
-            return sorted(await admission.teams_with_due_jobs(tx, limit))
+            return await admission.teams_with_due_jobs(tx, 3, limit)
 
     for team in ("red", "red", "blue", "later", "waits", "holds", "over"):
         [job] = await rooms.add(team=team)
@@ -121,7 +121,9 @@ async def test_teams_whose_back_off_is_over_are_named_once(rooms: Rooms) -> None
         if team == "over":
             await rooms.change(job.id, state="CANCELED")
     assert await named() == ["blue", "red"]
-    assert len(await named(1)) == 1
+    assert await named(1) == ["blue"]
+    await rooms.add(3, team="blue", admitted=True)
+    assert await named(1) == ["red"], "who has no place hides nobody"
 
 
 async def test_what_is_rung_again_and_in_which_order(rooms: Rooms) -> None:
