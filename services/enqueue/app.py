@@ -147,6 +147,7 @@ def build(
         wake_relay=relaying.wake,
         limits=_limits(settings),
         crash=crash,
+        ids=ids,
     )
     hub = WatchHub(
         db,

@@ -10,6 +10,7 @@ from libs.common import restores
 from libs.common.clock import SystemClock
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
+from libs.common.ids import SystemIds
 from services.enqueue import tables
 from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.settings import Settings
@@ -46,6 +47,7 @@ async def _tell(settings: Settings, first: int) -> None:
         wake_relay=lambda: None,  # the service's own publishes, when it is up
         limits=Limits(),
         crash=CrashPoints(""),
+        ids=SystemIds(),
     )
     try:
         told = await tell_again(deps, fence=first, ended_seconds=ENDED_SECONDS)

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from libs.common.clock import SystemClock
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
+from libs.common.ids import SystemIds
 from services.enqueue.gateways import ProtoAnnouncer
 from services.enqueue.store import admission
 from services.enqueue.usecases import operating
@@ -89,6 +90,7 @@ async def _questions(db: Database, dsn: str, jobs: int, report: Report) -> dict[
         wake_relay=lambda: None,
         limits=Limits(),
         crash=CrashPoints(""),
+        ids=SystemIds(),
     )
     now = SystemClock().now()
 

@@ -10,6 +10,7 @@ from libs.common import outbox
 from libs.common.broker import Message
 from libs.common.crash import CrashPoints
 from libs.common.db import Database, Tx
+from libs.common.ids import Ids
 from services.enqueue import tables
 from services.enqueue.domain import EventKind, Fault, Job, JobState, wants_archive
 from services.enqueue.prompt import PromptStrategy
@@ -80,6 +81,7 @@ class Deps:
     wake_relay: Callable[[], None]
     limits: Limits
     crash: CrashPoints
+    ids: Ids
 
 
 async def send(tx: Tx, deps: Deps, messages: Sequence[Message]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from libs.common.backoff import Backoff
 from libs.common.db import Tx
 from libs.common.errors import (
     FailedPreconditionError,
@@ -30,6 +31,8 @@ from services.enqueue.store.events import about
 from services.enqueue.store.leases import Presence
 from services.enqueue.usecases.deps import Deps, admit_more, end_job, lock_team, send, tell
 
+# Between attempts; from a second or two to a minute.
+_BACKOFF = Backoff(first_seconds=2.0, max_seconds=60.0)
 # One image given up is the job's own fault; these words open the job's error.
 _SOME_FAILED = "not every image could be made"
 # What an image ends by only when no attempt is left.
@@ -222,8 +225,11 @@ async def release_for_backoff(
         rate_limited = outcome is Outcome.RATE_LIMITED
         if used_up or await _circles(tx, deps, job, rate_limited=rate_limited):
             return await _give_up(tx, deps, job, fault, team_limit)
-        doublings = min(6, max(job.attempts, job.rate_waits))
-        wait = max(retry_after_seconds, min(60.0, 2.0**doublings))
+        # What came to its end together is not to come back together.
+        wait = max(
+            retry_after_seconds * deps.ids.uniform(1.0, 1.25),
+            _BACKOFF.wait(max(job.attempts, job.rate_waits), deps.ids),
+        )
         back = await jobs.requeue(
             tx,
             job.id,
@@ -253,7 +259,8 @@ async def _circles(tx: Tx, deps: Deps, job: Job, *, rate_limited: bool) -> bool:
     by time, the others by number.
     """
     if not rate_limited:
-        return job.fence - job.rate_waits >= deps.limits.max_claims
+        # By its dispatches: each claim follows one, and a restore raises the fence beyond all.
+        return job.dispatch_no - job.rate_waits >= deps.limits.max_claims
     begun = job.started_at or job.created_at
     waited = await explaining.time_now(tx) - begun
     return waited.total_seconds() > deps.limits.max_rate_wait_seconds

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from libs.common.clock import SystemClock
 from libs.common.crash import CrashPoints
 from libs.common.db import Database
+from libs.common.ids import SystemIds
 from services.enqueue import tables
 from services.enqueue.domain import InputImage, Job, JobSpec, JobState, Labels
 from services.enqueue.gateways import ProtoAnnouncer
@@ -50,6 +51,7 @@ def deps_of(db: Database, limits: Limits) -> Deps:
         wake_relay=lambda: None,
         limits=limits,
         crash=CrashPoints(""),
+        ids=SystemIds(),
     )
 
 

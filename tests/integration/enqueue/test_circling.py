@@ -100,4 +100,5 @@ async def test_the_waits_grow_to_a_minute(scene: Scene) -> None:
         waits.append((back.not_before - scene.clock.now()).total_seconds())
         scene.clock.move(60.0)
         await relay.readmit(scene.deps)
-    assert waits == [2.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    most = [2.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert all(m / 2 <= wait <= m for wait, m in zip(waits, most, strict=True)), waits
