@@ -410,6 +410,26 @@ async def test_more_references_than_the_model_takes_are_refused(urls: DatabaseUr
         assert (await team.call("ListBatches", enqueue_pb2.ListBatchesRequest())).batches == []
 
 
+async def test_a_page_of_jobs_with_long_texts_ends_early(house: House) -> None:
+    """A client takes messages of 4 MiB; two hundred of these jobs are more."""
+    team = house.team("wordy")
+    words = {"custom_instructions": "衣" * 2000, "style_appendix": "衣" * 1000}
+    for number in range(2):
+        settings = {"input": words, "style_appendix": "衣" * 1000, "number_of_variations": 10}
+        await enqueue_batch(team, 100, name=f"{number}", settings=settings)
+    found: list[int] = []
+    token, pages = "", 0
+    while pages == 0 or token:
+        request = enqueue_pb2.ListJobsRequest(page_size=200, page_token=token)
+        page = await team.call("ListJobs", request)
+        assert 2**21 < page.ByteSize() < 2**22 or not page.next_page_token
+        found += [job.id for job in page.jobs]
+        token, pages = page.next_page_token, pages + 1
+    assert pages > 1
+    assert len(found) == 200
+    assert found == sorted(set(found), reverse=True)
+
+
 async def test_batches_are_listed_in_pages(house: House) -> None:
     team = house.team()
     made = [(await enqueue_batch(team, 1, name=f"b{n}")).id for n in range(5)]
