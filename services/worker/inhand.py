@@ -27,11 +27,13 @@ class Counters:
         calls: generator calls.
         failures: of those, how many made no usable image.
         wasted: images made and then not needed.
+        extra: further images in answers to calls that ask for one; ignored.
     """
 
     calls: int = 0
     failures: int = 0
     wasted: int = 0
+    extra: int = 0
 
 
 class JobInHand:

@@ -95,5 +95,6 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             generator_calls=self._counters.calls,
             generator_failures=self._counters.failures,
             wasted_generations=self._counters.wasted,
+            extra_images=self._counters.extra,
             uptime_seconds=now - self._facts.started_at,
         )

@@ -31,13 +31,13 @@ async def stub() -> AsyncIterator[GeminiStub]:
         yield server
 
 
-async def gemini(house: House, stub: GeminiStub, *script: Behaviour, **settings: Any) -> None:
+async def gemini(house: House, stub: GeminiStub, *script: Behaviour, **settings: Any) -> Any:
     """A worker whose generator calls the stub; closed with it."""
     stub.script(*script)
     generator: Any = GeminiGenerator(GeminiSettings(api_key=KEY, base_url=stub.base_url))
     house.generator = generator
     await generator._open()  # loads the provider's library: that takes seconds on a busy machine
-    await house.worker(**settings)
+    return await house.worker(**settings)
 
 
 async def until(check: Callable[[], bool]) -> None:
@@ -70,6 +70,12 @@ async def test_what_passes_costs_no_attempt_and_makes_one_image(
     assert (job.state, job.attempts, job.images) == ("SUCCEEDED", 1, {1: "DONE"})
     assert list(house.assets.stored) == [(7, 1)]
     assert stub.count == calls
+
+
+async def test_images_that_nobody_asked_for_are_counted(house: House, stub: GeminiStub) -> None:
+    app = await gemini(house, stub, Behaviour(count=3, times=1))
+    await house.run(7, 2)
+    assert (await house.look(app)).extra_images == 2
 
 
 async def test_a_hanging_call_ends_at_its_limit_and_the_lease_goes_on(

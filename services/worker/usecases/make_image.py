@@ -211,6 +211,7 @@ class MakeImage:
             fault = GenerationError(Outcome.INTERNAL, "the generator failed")
         else:
             self._answered(request, None)
+            self._counters.extra += image.extra_images
             return image
         finally:
             job.calls -= 1

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from contentshop.options.v1 import options_pb2 as contentshop_dot_options_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"contentshop/worker/v1/worker.proto\x12\x15\x63ontentshop.worker.v1\x1a$contentshop/options/v1/options.proto\"`\n\nRunningJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x18\n\x10images_in_flight\x18\x03 \x01(\x05\x12\x17\n\x0frunning_seconds\x18\x04 \x01(\x01\"\x91\x02\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05lanes\x18\x02 \x03(\t\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x32\n\x07running\x18\x04 \x03(\x0b\x32!.contentshop.worker.v1.RunningJob\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x11\n\tgenerator\x18\x06 \x01(\t\x12\x19\n\x11generator_healthy\x18\x07 \x01(\x08\x12\x17\n\x0fgenerator_calls\x18\x08 \x01(\x03\x12\x1a\n\x12generator_failures\x18\t \x01(\x03\x12\x1a\n\x12wasted_generations\x18\n \x01(\x03\x12\x16\n\x0euptime_seconds\x18\x0b \x01(\x01\"\x12\n\x10GetWorkerRequest\"B\n\x11GetWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.contentshop.worker.v1.Worker\"\x14\n\x12\x44rainWorkerRequest\"D\n\x13\x44rainWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.contentshop.worker.v1.Worker\"\x15\n\x13ResumeWorkerRequest\"E\n\x14ResumeWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.contentshop.worker.v1.Worker2\xc9\x02\n\rWorkerService\x12^\n\tGetWorker\x12\'.contentshop.worker.v1.GetWorkerRequest\x1a(.contentshop.worker.v1.GetWorkerResponse\x12\x64\n\x0b\x44rainWorker\x12).contentshop.worker.v1.DrainWorkerRequest\x1a*.contentshop.worker.v1.DrainWorkerResponse\x12g\n\x0cResumeWorker\x12*.contentshop.worker.v1.ResumeWorkerRequest\x1a+.contentshop.worker.v1.ResumeWorkerResponse\x1a\t\xaa\xd4\x18\x05\n\x03opsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"contentshop/worker/v1/worker.proto\x12\x15\x63ontentshop.worker.v1\x1a$contentshop/options/v1/options.proto\"`\n\nRunningJob\x12\x0e\n\x06job_id\x18\x01 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x18\n\x10images_in_flight\x18\x03 \x01(\x05\x12\x17\n\x0frunning_seconds\x18\x04 \x01(\x01\"\xa7\x02\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05lanes\x18\x02 \x03(\t\x12\r\n\x05slots\x18\x03 \x01(\x05\x12\x32\n\x07running\x18\x04 \x03(\x0b\x32!.contentshop.worker.v1.RunningJob\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\x12\x11\n\tgenerator\x18\x06 \x01(\t\x12\x19\n\x11generator_healthy\x18\x07 \x01(\x08\x12\x17\n\x0fgenerator_calls\x18\x08 \x01(\x03\x12\x1a\n\x12generator_failures\x18\t \x01(\x03\x12\x1a\n\x12wasted_generations\x18\n \x01(\x03\x12\x16\n\x0euptime_seconds\x18\x0b \x01(\x01\x12\x14\n\x0c\x65xtra_images\x18\x0c \x01(\x03\"\x12\n\x10GetWorkerRequest\"B\n\x11GetWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.contentshop.worker.v1.Worker\"\x14\n\x12\x44rainWorkerRequest\"D\n\x13\x44rainWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.contentshop.worker.v1.Worker\"\x15\n\x13ResumeWorkerRequest\"E\n\x14ResumeWorkerResponse\x12-\n\x06worker\x18\x01 \x01(\x0b\x32\x1d.contentshop.worker.v1.Worker2\xc9\x02\n\rWorkerService\x12^\n\tGetWorker\x12\'.contentshop.worker.v1.GetWorkerRequest\x1a(.contentshop.worker.v1.GetWorkerResponse\x12\x64\n\x0b\x44rainWorker\x12).contentshop.worker.v1.DrainWorkerRequest\x1a*.contentshop.worker.v1.DrainWorkerResponse\x12g\n\x0cResumeWorker\x12*.contentshop.worker.v1.ResumeWorkerRequest\x1a+.contentshop.worker.v1.ResumeWorkerResponse\x1a\t\xaa\xd4\x18\x05\n\x03opsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,19 +37,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RUNNINGJOB']._serialized_start=99
   _globals['_RUNNINGJOB']._serialized_end=195
   _globals['_WORKER']._serialized_start=198
-  _globals['_WORKER']._serialized_end=471
-  _globals['_GETWORKERREQUEST']._serialized_start=473
-  _globals['_GETWORKERREQUEST']._serialized_end=491
-  _globals['_GETWORKERRESPONSE']._serialized_start=493
-  _globals['_GETWORKERRESPONSE']._serialized_end=559
-  _globals['_DRAINWORKERREQUEST']._serialized_start=561
-  _globals['_DRAINWORKERREQUEST']._serialized_end=581
-  _globals['_DRAINWORKERRESPONSE']._serialized_start=583
-  _globals['_DRAINWORKERRESPONSE']._serialized_end=651
-  _globals['_RESUMEWORKERREQUEST']._serialized_start=653
-  _globals['_RESUMEWORKERREQUEST']._serialized_end=674
-  _globals['_RESUMEWORKERRESPONSE']._serialized_start=676
-  _globals['_RESUMEWORKERRESPONSE']._serialized_end=745
-  _globals['_WORKERSERVICE']._serialized_start=748
-  _globals['_WORKERSERVICE']._serialized_end=1077
+  _globals['_WORKER']._serialized_end=493
+  _globals['_GETWORKERREQUEST']._serialized_start=495
+  _globals['_GETWORKERREQUEST']._serialized_end=513
+  _globals['_GETWORKERRESPONSE']._serialized_start=515
+  _globals['_GETWORKERRESPONSE']._serialized_end=581
+  _globals['_DRAINWORKERREQUEST']._serialized_start=583
+  _globals['_DRAINWORKERREQUEST']._serialized_end=603
+  _globals['_DRAINWORKERRESPONSE']._serialized_start=605
+  _globals['_DRAINWORKERRESPONSE']._serialized_end=673
+  _globals['_RESUMEWORKERREQUEST']._serialized_start=675
+  _globals['_RESUMEWORKERREQUEST']._serialized_end=696
+  _globals['_RESUMEWORKERRESPONSE']._serialized_start=698
+  _globals['_RESUMEWORKERRESPONSE']._serialized_end=767
+  _globals['_WORKERSERVICE']._serialized_start=770
+  _globals['_WORKERSERVICE']._serialized_end=1099
 # @@protoc_insertion_point(module_scope)

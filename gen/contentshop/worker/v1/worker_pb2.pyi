@@ -67,6 +67,7 @@ class Worker(message.Message):
     GENERATOR_FAILURES_FIELD_NUMBER: builtins.int
     WASTED_GENERATIONS_FIELD_NUMBER: builtins.int
     UPTIME_SECONDS_FIELD_NUMBER: builtins.int
+    EXTRA_IMAGES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its own name."""
     slots: builtins.int
@@ -85,6 +86,8 @@ class Worker(message.Message):
     """Images made and then not needed (a lost lease, a lost answer)."""
     uptime_seconds: builtins.float
     """Seconds since the start."""
+    extra_images: builtins.int
+    """Images that came beside the one a call asks for; ignored."""
     @builtins.property
     def lanes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The lanes it serves."""
@@ -107,10 +110,11 @@ class Worker(message.Message):
         generator_failures: builtins.int = ...,
         wasted_generations: builtins.int = ...,
         uptime_seconds: builtins.float = ...,
+        extra_images: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["draining", b"draining", "generator", b"generator", "generator_calls", b"generator_calls", "generator_failures", b"generator_failures", "generator_healthy", b"generator_healthy", "lanes", b"lanes", "name", b"name", "running", b"running", "slots", b"slots", "uptime_seconds", b"uptime_seconds", "wasted_generations", b"wasted_generations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["draining", b"draining", "extra_images", b"extra_images", "generator", b"generator", "generator_calls", b"generator_calls", "generator_failures", b"generator_failures", "generator_healthy", b"generator_healthy", "lanes", b"lanes", "name", b"name", "running", b"running", "slots", b"slots", "uptime_seconds", b"uptime_seconds", "wasted_generations", b"wasted_generations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
