@@ -4,16 +4,53 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from libs.common.backoff import Backoff
 from libs.common.broker import Delivery, Handler
 from libs.common.clock import Clock
+from libs.common.errors import AbortedError, ResourceExhaustedError, UnavailableError
 from libs.common.ids import Ids
 from libs.common.lifecycle import TaskOwner
 
 log = structlog.get_logger()
+
+
+# A part that is away is waited for with the delivery in hand: giving it back would count towards
+# its delivery limit, and what enqueue says of a job must not be lost to an outage.
+PATIENCE_SECONDS = 300.0
+
+
+class Patience:
+    """Tries work again while a part that it needs is away, busy or full, for some minutes.
+
+    Args:
+        clock: for waits.
+        ids: for jitter.
+    """
+
+    def __init__(self, clock: Clock, ids: Ids) -> None:
+        self._clock = clock
+        self._ids = ids
+        self._backoff = Backoff(first_seconds=0.2, max_seconds=5.0)
+
+    async def __call__(self, work: Callable[[], Awaitable[None]], *, job_id: int) -> None:
+        """Does it; raises what it raised last, or what will not pass, at once."""
+        gives_up_at = self._clock.monotonic() + PATIENCE_SECONDS
+        failures = 0
+        while True:
+            try:
+                await work()
+            except (UnavailableError, AbortedError, ResourceExhaustedError) as error:
+                if self._clock.monotonic() > gives_up_at:
+                    raise
+                failures += 1
+                log.warning("message.waits", job_id=job_id, reason=error.reason)
+                await self._clock.sleep(self._backoff.wait(failures, self._ids))
+            else:
+                return
 
 
 class HandlerSlots:

@@ -7,10 +7,9 @@ from google.protobuf.message import DecodeError
 
 from contentshop.enqueue.v1 import job_pb2, messages_pb2
 from libs.common.auth import TEAM_PATTERN
-from libs.common.backoff import Backoff
 from libs.common.broker import Broker, Delivery, Subscription
+from libs.common.broker_handling import Patience
 from libs.common.clock import Clock
-from libs.common.errors import AbortedError, UnavailableError
 from libs.common.ids import Ids
 from services.assets.domain import Filing, Review, ReviewState
 from services.assets.store.files import Recorded
@@ -30,9 +29,6 @@ Message = messages_pb2.JobEnqueued | messages_pb2.JobEnded
 QUEUE = "assets.jobs"
 SCHEMA_VERSION = 1
 PREFETCH = 16
-# A database that is away is waited for with the delivery in hand: giving it back would count
-# towards its delivery limit, and a job's end must not be lost to an outage.
-PATIENCE_SECONDS = 300.0
 
 
 class JobMessages:
@@ -48,9 +44,7 @@ class JobMessages:
     def __init__(self, deps: Deps, broker: Broker, clock: Clock, ids: Ids) -> None:
         self._deps = deps
         self._broker = broker
-        self._clock = clock
-        self._ids = ids
-        self._backoff = Backoff(first_seconds=0.2, max_seconds=5.0)
+        self._patience = Patience(clock, ids)
         self._keep_inputs = KeepInputs(deps)
         self._subscription: Subscription | None = None
 
@@ -70,23 +64,8 @@ class JobMessages:
             log.warning("message.rejected", queue=QUEUE, bytes=len(delivery.body))
             await delivery.reject()
             return
-        await self._patiently(message)
+        await self._patience(lambda: self._apply(message), job_id=message.job_id)
         await delivery.ack()
-
-    async def _patiently(self, message: Message) -> None:
-        gives_up_at = self._clock.monotonic() + PATIENCE_SECONDS
-        failures = 0
-        while True:
-            try:
-                await self._apply(message)
-            except (UnavailableError, AbortedError) as error:
-                if self._clock.monotonic() > gives_up_at:
-                    raise
-                failures += 1
-                log.warning("message.waits", job_id=message.job_id, reason=error.reason)
-                await self._clock.sleep(self._backoff.wait(failures, self._ids))
-            else:
-                return
 
     async def _apply(self, message: Message) -> None:
         team, job_id, pin_token = message.team, message.job_id, message.pin_token

@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError
 from contentshop.enqueue.v1 import job_pb2, messages_pb2
 from libs.common.auth import TEAM_PATTERN
 from libs.common.broker import Broker, Delivery, Subscription
+from libs.common.broker_handling import Patience
 from services.packager.domain import MIN_JOB_IMAGES, ArchiveImage, EndedJob, in_order
 from services.packager.usecases.deps import Deps
 from services.packager.usecases.endings import (
@@ -33,6 +34,7 @@ class Consumer:
         self._deps = deps
         self._jobs = jobs
         self._broker = broker
+        self._patience = Patience(deps.clock, deps.ids)
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -56,7 +58,7 @@ class Consumer:
             log.warning("job_ended.refused", queue=delivery.queue, job_id=ended.job_id)
             await delivery.reject()
             return
-        await self._follow(ended, job)
+        await self._patience(lambda: self._follow(ended, job), job_id=job.job_id)
         await delivery.ack()
 
     async def _follow(self, ended: messages_pb2.JobEnded, job: EndedJob) -> None:
