@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 
@@ -30,6 +31,7 @@ from services.enqueue.servicer import EnqueueServicer, ExecutionServicer, Means,
 from services.enqueue.servicer.execution import WorkerCommands
 from services.enqueue.settings import Settings
 from services.enqueue.usecases.batches import EnqueueBatch
+from services.enqueue.usecases.confirming import Listener
 from services.enqueue.usecases.deps import Deps, Limits
 from services.enqueue.usecases.enqueueing import EnqueueJob, ImageResolver
 from services.enqueue.usecases.governing import Governor
@@ -78,6 +80,10 @@ class EnqueueApp(ServiceApp):
         self.duties = {part.name: part for part in components if isinstance(part, Duty)}
 
 
+class Assets(ImageResolver, Listener, Protocol):
+    """assets, as enqueue needs it."""
+
+
 class _EmbeddedRecovery:
     """At the start of an embedded house: leases of the dead run out, doorbells ring again."""
 
@@ -104,7 +110,7 @@ def build(
     ids: Ids | None = None,
     broker: Broker | None = None,
     database: Database | None = None,
-    resolver: ImageResolver | None = None,
+    resolver: Assets | None = None,
     embedded: bool | None = None,
 ) -> EnqueueApp:
     """The service, ready to start.
@@ -170,7 +176,8 @@ def build(
         ),
     )
     store = StoreRequests(deps)
-    enqueue = EnqueueJob(deps, resolver or AssetsGateway(assets), clock, ids, store)
+    gateway = resolver or AssetsGateway(assets)
+    enqueue = EnqueueJob(deps, gateway, clock, ids, store)
     means = Means(
         deps,
         enqueue,
@@ -219,6 +226,12 @@ def build(
         relaying,
         sweeping,
         Duty("rates", rates.refresh, floor_seconds=RATES_SECONDS, ids=ids),
+        Duty(
+            "confirm",
+            lambda: relay.confirm(deps, gateway),
+            floor_seconds=min(15.0, settings.confirm_seconds / 2),
+            ids=ids,
+        ),
         *_duties(deps, settings, clock, ids),
         hub,
         store.commits,
@@ -239,6 +252,7 @@ def _limits(settings: Settings) -> Limits:
         max_lost_workers=settings.max_lost_workers,
         archive_ring_seconds=settings.archive_ring_seconds,
         archive_rings=settings.archive_rings,
+        confirm_seconds=settings.confirm_seconds,
         max_references_fast=settings.max_references_fast,
         max_references_high=settings.max_references_high,
         unlimited_without_account=settings.teams_without_account == "unlimited",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -14,10 +15,12 @@ from libs.common.errors import PermissionDeniedError, UnauthenticatedError, Unav
 from libs.common.grpc_client import RpcClient
 from services.enqueue.domain import ArchiveState, Job, Moodboard
 from services.enqueue.references import KeptMoodboard, Resolved, Wanted
+from services.enqueue.store.confirming import Due
 
 log = structlog.get_logger()
 
 RESOLVE_SECONDS = 5.0
+CONFIRM_SECONDS = 5.0
 SCHEMA_VERSION = 1
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
@@ -60,6 +63,22 @@ class AssetsGateway:
             tuple(image.file_id for image in answer.images),
             _kept(answer.moodboard) if answer.HasField("moodboard") else None,
         )
+
+    async def unheard(self, team: str, ended: Sequence[Due]) -> list[int]:
+        """Those of a team's ended jobs whose end, or whose review, assets has not heard."""
+        request = backend_pb2.ListUnheardEndingsRequest(
+            team=team,
+            jobs=[
+                backend_pb2.EndedJob(
+                    job_id=one.job_id, review_time_us=_microseconds(one.reviewed_at)
+                )
+                for one in ended
+            ],
+        )
+        answer = await self._client.unary(
+            self._stub.ListUnheardEndings, request, timeout_seconds=CONFIRM_SECONDS
+        )
+        return list(answer.job_ids)
 
 
 def _kept(content: assets_pb2.MoodboardContent) -> KeptMoodboard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from libs.common.clock import Clock
 from services.enqueue.store import admission, leases
 from services.enqueue.usecases.archiving import ring_for_archives
+from services.enqueue.usecases.confirming import Listener, confirm_jobs
 from services.enqueue.usecases.deps import Deps, admit_more, lock_team, send
 from services.enqueue.usecases.executing import expire_lease
 
@@ -74,6 +75,11 @@ async def readmit(deps: Deps) -> bool:
 async def archives(deps: Deps) -> bool:
     """Asks again for late zips."""
     return await ring_for_archives(deps, BATCH)
+
+
+async def confirm(deps: Deps, assets: Listener) -> bool:
+    """Says again what assets has not heard."""
+    return await confirm_jobs(deps, assets, BATCH)
 
 
 async def forget_workers(deps: Deps) -> bool:

@@ -48,6 +48,12 @@ class Settings(CommonSettings):
         "ARCHIVE_RING_SECONDS", "first wait before the packager is asked again", 30.0, at_least=0.1
     )
     archive_rings: int = setting("ARCHIVE_RINGS", "asks before a zip is FAILED", 8, at_least=1)
+    confirm_seconds: float = setting(
+        "CONFIRM_SECONDS",
+        "after a job was enqueued, or ended, before assets is asked whether it has heard",
+        60.0,
+        at_least=0.05,
+    )
     teams_without_account: str = setting(
         "TEAMS_WITHOUT_ACCOUNT", "their credits: unlimited or none", "unlimited"
     )

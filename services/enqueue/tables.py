@@ -92,6 +92,8 @@ jobs = sa.Table(
     sa.Column("archive_error_message", sa.Text),
     sa.Column("archive_rings", sa.Integer, nullable=False),
     sa.Column("archive_ring_at", Instant),
+    # When assets is asked whether it has heard of the job, or of its end; NULL: it has.
+    sa.Column("confirm_at", Instant),
     # Where it belongs; NULL: nowhere, the default folder, no moodboard.
     sa.Column("batch_id", sa.BigInteger),
     sa.Column("variant_index", sa.Integer),
@@ -157,6 +159,12 @@ jobs = sa.Table(
         "archive_ring_at",
         postgresql_where=sa.text("archive_ring_at IS NOT NULL"),
         sqlite_where=sa.text("archive_ring_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "jobs_to_confirm",
+        "confirm_at",
+        postgresql_where=sa.text("confirm_at IS NOT NULL"),
+        sqlite_where=sa.text("confirm_at IS NOT NULL"),
     ),
     sa.Index(
         "jobs_by_batch",

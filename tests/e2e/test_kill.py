@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from contentshop.enqueue.v1 import job_pb2
-from libs.common.errors import UnavailableError
+from libs.common.errors import FailedPreconditionError, UnavailableError
 from tests.fakes.gemini_behaviours import Behaviour
 from tests.fakes.gemini_stub import GeminiStub
 from tests.support.eventually import eventually
@@ -39,6 +39,7 @@ SETTINGS = {
     "SWEEP_SECONDS": "0.5",
     "HEARTBEAT_SECONDS": "1",
     "ARCHIVE_RING_SECONDS": "2",
+    "CONFIRM_SECONDS": "1",
     "PACKAGER_LEASE_SECONDS": "2",
     "PACKAGER_SWEEP_SECONDS": "0.5",
     "ASSETS_SWEEP_SECONDS": "0.5",
@@ -244,6 +245,37 @@ async def test_rabbitmq_is_killed(fleet: Fleet, gemini: GeminiStub) -> None:
 
     await _carried_through(fleet, gemini, kill)
     assert late
+
+
+async def test_news_that_assets_lost_is_said_again(fleet: Fleet, gemini: GeminiStub) -> None:
+    """All its messages are purged while it is away: an input would be in use for ever."""
+    rabbit = fleet.servers.rabbit
+    gemini.script(Behaviour(held=True))
+    team = fleet.team()
+    photo = await team.upload(PHOTO.read_bytes())
+    job = await team.make_job(photo, 1)
+    fleet.kill("assets")
+    await team.cancel(job.id)
+    with psycopg.connect(fleet.dsn("enqueue"), autocommit=True) as enqueue:
+
+        def published() -> bool:
+            return enqueue.execute("SELECT count(*) FROM outbox").fetchone() == (0,)
+
+        await eventually(published)
+    await asyncio.to_thread(rabbit.ctl, "purge_queue", "-p", fleet.bucket, "assets.jobs")
+    _let_go(gemini)
+    fleet.restart("assets")
+    await fleet.wait_ready("assets")
+
+    async def deleted() -> bool:
+        try:
+            await team.delete(photo.id)
+        except FailedPreconditionError:  # FILE_IN_USE
+            return False
+        return True
+
+    await eventually(deleted)
+    await check_invariants(fleet)
 
 
 async def test_enqueue_dies_at_every_step(fleet: Fleet) -> None:

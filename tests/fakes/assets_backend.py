@@ -20,6 +20,7 @@ class FakeAssetsBackend(backend_pb2_grpc.AssetsBackendServiceServicer):
         files: team → file ids.
         moodboards: moodboard id → what it holds now; folders: known ids. Of all teams.
         calls: every ResolveImages request, in order.
+        unheard: ended jobs it says it has not heard of; asked: those it was asked of, in order.
     """
 
     def __init__(self, service_secret: str) -> None:
@@ -27,6 +28,8 @@ class FakeAssetsBackend(backend_pb2_grpc.AssetsBackendServiceServicer):
         self.moodboards: dict[int, assets_pb2.MoodboardContent] = {}
         self.folders: set[int] = set()
         self.calls: list[backend_pb2.ResolveImagesRequest] = []
+        self.unheard: set[int] = set()
+        self.asked: list[backend_pb2.EndedJob] = []
 
         def register(server: grpc.aio.Server) -> None:
             backend_pb2_grpc.add_AssetsBackendServiceServicer_to_server(self, server)
@@ -94,6 +97,15 @@ class FakeAssetsBackend(backend_pb2_grpc.AssetsBackendServiceServicer):
 
     async def ResolveArchive(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - gRPC's shape
         raise _not_here()
+
+    async def ListUnheardEndings(  # noqa: N802 - gRPC's name
+        self,
+        request: backend_pb2.ListUnheardEndingsRequest,
+        context: Any,  # noqa: ARG002 - gRPC's shape
+    ) -> backend_pb2.ListUnheardEndingsResponse:
+        self.asked += request.jobs
+        job_ids = [job.job_id for job in request.jobs if job.job_id in self.unheard]
+        return backend_pb2.ListUnheardEndingsResponse(job_ids=job_ids)
 
     async def ListFolderImages(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802 - gRPC's shape
         raise _not_here()

@@ -389,6 +389,11 @@ class FakeAssets(backend_pb2_grpc.AssetsBackendServiceServicer):
     ) -> backend_pb2.StoreArchiveResponse:
         raise UnimplementedError("not for workers")
 
+    async def ListUnheardEndings(
+        self, request: backend_pb2.ListUnheardEndingsRequest, context: Any
+    ) -> backend_pb2.ListUnheardEndingsResponse:
+        raise UnimplementedError("not for workers")
+
     async def ListFolderImages(
         self, request: backend_pb2.ListFolderImagesRequest, context: Any
     ) -> backend_pb2.ListFolderImagesResponse:

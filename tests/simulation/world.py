@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
@@ -37,6 +38,7 @@ from libs.common.migrations import migrate
 from services.enqueue.app import EnqueueApp, build
 from services.enqueue.references import Resolved, Wanted
 from services.enqueue.settings import Settings
+from services.enqueue.store.confirming import Due
 from tests.fakes.clock import ManualClock
 from tests.simulation.broker import PlayedBroker
 from tests.simulation.inline_sqlite import SqliteFiles, inline_database
@@ -73,6 +75,11 @@ class Resolver:
         """The file ids in order."""
         await asyncio.sleep(0)
         return Resolved(tuple(ref.file_id for ref in wanted.refs))
+
+    async def unheard(self, team: str, ended: Sequence[Due]) -> list[int]:  # noqa: ARG002 - all teams'
+        """Nothing: what it is told it hears."""
+        await asyncio.sleep(0)
+        return []
 
 
 @dataclass(slots=True)

@@ -23,12 +23,14 @@ from services.assets.usecases import archiving
 from services.assets.usecases.deps import Deps
 from services.assets.usecases.filing import list_folder_images
 from services.assets.usecases.generating import StoreGenerated
+from services.assets.usecases.jobs import unheard_endings
 from services.assets.usecases.resolving import ResolveImages, Wanted, readable
 
 MAX_REFS = 2_000
 MAX_PIN_TOKEN_CHARS = 128
 MAX_PINS = 100
 MAX_BLOB_KEY_CHARS = 512
+MAX_ENDINGS = 500
 MAX_ARCHIVE_BYTES = 5 * 1024**3  # what S3 takes in one PUT
 
 
@@ -143,6 +145,21 @@ class AssetsBackendServicer(backend_pb2_grpc.AssetsBackendServiceServicer):
             check.id(request.folder_id, "folder_id")
         images = await list_folder_images(self._deps, request.team, request.folder_id)
         return backend_pb2.ListFolderImagesResponse(name=images.name, file_ids=images.file_ids)
+
+    async def ListUnheardEndings(
+        self, request: backend_pb2.ListUnheardEndingsRequest, context: Any
+    ) -> backend_pb2.ListUnheardEndingsResponse:
+        """Jobs whose end, or whose review, was not heard here."""
+        with checking() as check:
+            check_team(check, request.team)
+            few = len(request.jobs) <= MAX_ENDINGS
+            if check.check(few, "jobs", f"takes at most {MAX_ENDINGS}"):
+                for n, job in enumerate(request.jobs):
+                    check.id(job.job_id, f"jobs[{n}].job_id")
+                    check.within(job.review_time_us, 0, MAX_ID, f"jobs[{n}].review_time_us")
+        reviews = {job.job_id: job.review_time_us for job in request.jobs}
+        unheard = await unheard_endings(self._deps, request.team, reviews)
+        return backend_pb2.ListUnheardEndingsResponse(job_ids=unheard)
 
     async def ResolveArchive(
         self, request: backend_pb2.ResolveArchiveRequest, context: Any

@@ -71,6 +71,18 @@ async def ended_among(tx: Tx, jobs: Collection[Job]) -> set[Job]:
     return {(row.team, row.job_id) for row in rows}
 
 
+async def heard(tx: Tx, team: str, job_ids: Collection[int]) -> dict[int, int]:
+    """Those of a team's jobs that have ended → when the newest review known of them was made."""
+    rows = await tx.execute(
+        sa.select(_endings.c.job_id, _endings.c.reviewed_us).where(
+            _endings.c.team == team,
+            _endings.c.job_id.in_(job_ids),
+            _endings.c.ended_at.is_not(None),
+        )
+    )
+    return {row.job_id: row.reviewed_us for row in rows}
+
+
 async def hold_open(tx: Tx, team: str, job_id: int, *, known: bool) -> bool:
     """Keeps the end of a job from being taken in until the transaction ends; False: it has.
 

@@ -5,7 +5,7 @@ Messages come at least once and in any order; each use case may run again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -72,6 +72,19 @@ class KeepInputs:
             await pins.release(tx, [name for name, ended in names.items() if ended])
             await pins.make_lasting(tx, [name for name, ended in names.items() if not ended])
         return [None] * len(group)
+
+
+async def unheard_endings(deps: Deps, team: str, reviews: Mapping[int, int]) -> list[int]:
+    """Those of a team's ended jobs of which no end, or no review that new, was heard, in order.
+
+    Args:
+        deps: shared means.
+        team: whose.
+        reviews: job id → when its review was made, in microseconds since 1970; 0: never mind.
+    """
+    async with deps.db.read(team) as tx:
+        heard = await endings.heard(tx, team, reviews)
+    return [job_id for job_id, made_us in reviews.items() if heard.get(job_id, -1) < made_us]
 
 
 async def reopen_job(deps: Deps, job: LivingJob) -> None:

@@ -180,16 +180,20 @@ async def end(
     fault: Fault | None,
     *,
     archive_ring: float | None,
+    confirm: float,
     dead: bool = False,
 ) -> Job | None:
-    """Moves a job to a final state and counts one event; None when it may not move there."""
+    """Moves a job to a final state and counts one event; None when it may not move there.
+
+    In `confirm` seconds assets is asked whether it has heard.
+    """
     wants_zip = archive_ring is not None
     row = (
         await tx.execute(
             sa.update(_jobs)
             .where(_jobs.c.id == job_id, _jobs.c.state.in_(sources_of(state)))
             .values(
-                **_ending(tx, state),
+                **_ending(tx, state, confirm),
                 error_reason=fault.reason if fault else None,
                 error_message=fault.message if fault else None,
                 archive_state=ArchiveState.PENDING if wants_zip else ArchiveState.NONE,
@@ -202,18 +206,18 @@ async def end(
     return job_of(row) if row else None
 
 
-async def cancel(tx: Tx, job_ids: Collection[int]) -> list[Job]:
+async def cancel(tx: Tx, job_ids: Collection[int], *, confirm: float) -> list[Job]:
     """Moves those jobs that have not ended to CANCELED, by id, and counts one event of each."""
     rows = await tx.execute(
         sa.update(_jobs)
         .where(_jobs.c.id.in_(job_ids), _jobs.c.state.in_(sources_of(JobState.CANCELED)))
-        .values(_ending(tx, JobState.CANCELED))
+        .values(_ending(tx, JobState.CANCELED, confirm))
         .returning(_jobs)
     )
     return sorted((job_of(row) for row in rows), key=lambda job: job.id)
 
 
-def _ending(tx: Tx, state: JobState) -> dict[str, Any]:
+def _ending(tx: Tx, state: JobState, confirm: float) -> dict[str, Any]:
     """What every ending sets, and one event."""
     return {
         "state": state,
@@ -223,6 +227,7 @@ def _ending(tx: Tx, state: JobState) -> dict[str, Any]:
         "lease_expires_at": None,
         "ring_at": None,
         "not_before": None,
+        "confirm_at": tx.after(confirm),
     }
 
 

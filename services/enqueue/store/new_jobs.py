@@ -18,7 +18,7 @@ from services.enqueue.prompt import PromptStrategy
 from services.enqueue.store.rows import job_of
 
 _jobs = tables.jobs
-_TIMES = ("created_at", "admitted_at", "ring_at")
+_TIMES = ("created_at", "confirm_at", "admitted_at", "ring_at")
 _add_slots = InsertRows(tables.images, ("job_id", "image_index", "team", "state", "attempt"))
 
 
@@ -29,6 +29,7 @@ async def add(
     admitted: Collection[str],
     max_attempts: int,
     ring: float,
+    confirm: float,
     paying: Collection[str] = (),
 ) -> list[Job]:
     """Stores new jobs with their slots; the jobs, in order.
@@ -39,6 +40,7 @@ async def add(
         admitted: pin tokens of those that get a place at once.
         max_attempts: attempts each may use.
         ring: seconds until an unanswered doorbell is rung again.
+        confirm: seconds until it is said once more that they were enqueued.
         paying: teams whose jobs hold a credit per image; the ledger's part is `ledger.hold`.
     """
     rows = [
@@ -46,7 +48,7 @@ async def add(
         | {"credits_held": spec.count if spec.team in paying else None}
         for spec in specs
     ]
-    inserted = {row.pin_token: row for row in await _insert(tx, rows, ring)}
+    inserted = {row.pin_token: row for row in await _insert(tx, rows, ring, confirm)}
     added = [
         job_of(inserted[spec.pin_token], tuple(map(_new_image, range(1, spec.count + 1))))
         for spec in specs
@@ -66,18 +68,21 @@ async def add(
     return added
 
 
-async def _insert(tx: Tx, rows: Sequence[dict[str, Any]], ring: float) -> Sequence[sa.Row[Any]]:
+async def _insert(
+    tx: Tx, rows: Sequence[dict[str, Any]], ring: float, confirm: float
+) -> Sequence[sa.Row[Any]]:
     """The stored rows, in any order; `is_admitted` of each says whether it gets its times."""
     if tx.on_postgres:
-        everything = {"all": rows, "ring": timedelta(seconds=ring)}
-        return (await tx.execute(_all_at_once(tuple(rows[0])), everything)).all()
+        spans = {"ring": timedelta(seconds=ring), "confirm": timedelta(seconds=confirm)}
+        return (await tx.execute(_all_at_once(tuple(rows[0])), {"all": rows, **spans})).all()
     admitted = sa.bindparam("is_admitted", type_=sa.Boolean())
-    times = dict(zip(_TIMES, _times(admitted, tx.now(), tx.after(ring)), strict=True))
+    values = _times(admitted, tx.now(), ring_at=tx.after(ring), confirm_at=tx.after(confirm))
+    times = dict(zip(_TIMES, values, strict=True))
     return (await tx.execute(sa.insert(_jobs).values(times).returning(_jobs), rows)).all()
 
 
-def _times(is_admitted: Any, now: Any, ring_at: Any) -> tuple[Any, ...]:
-    return (now, sa.case((is_admitted, now)), sa.case((is_admitted, ring_at)))
+def _times(is_admitted: Any, now: Any, *, ring_at: Any, confirm_at: Any) -> tuple[Any, ...]:
+    return (now, confirm_at, sa.case((is_admitted, now)), sa.case((is_admitted, ring_at)))
 
 
 @cache
@@ -97,10 +102,12 @@ def _all_at_once(given_names: tuple[str, ...]) -> Any:
         .render_derived(name="given", with_types=True)
     )
     now = sa.func.clock_timestamp(type_=Instant())
-    ring_at = sa.type_coerce(now + sa.bindparam("ring", type_=sa.Interval()), Instant())
-    chosen = sa.select(
-        *(given.c[name] for name in names), *_times(given.c.is_admitted, now, ring_at)
+    ring_at, confirm_at = (
+        sa.type_coerce(now + sa.bindparam(span, type_=sa.Interval()), Instant())
+        for span in ("ring", "confirm")
     )
+    times = _times(given.c.is_admitted, now, ring_at=ring_at, confirm_at=confirm_at)
+    chosen = sa.select(*(given.c[name] for name in names), *times)
     return sa.insert(_jobs).from_select([*names, *_TIMES], chosen).returning(_jobs)
 
 

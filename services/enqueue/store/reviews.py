@@ -26,6 +26,7 @@ async def record(
     reviewer: str,
     notes: str,
     archive_ring: float | None,
+    confirm: float | None,
 ) -> Job:
     """Sets a job's review; the caller holds the job's lock.
 
@@ -37,6 +38,7 @@ async def record(
         notes: why.
         archive_ring: makes the zip due, and says in how many seconds the packager is asked again;
             None leaves the zip as it is.
+        confirm: seconds until assets is asked whether it has heard; None: it is not told.
     """
     values: dict[str, Any] = {
         "review_state": state,
@@ -44,6 +46,8 @@ async def record(
         "reviewed_at": _later(tx, job.review.at),
         "review_notes": notes,
     }
+    if confirm is not None:
+        values["confirm_at"] = tx.after(confirm)
     if archive_ring is not None:
         values |= {
             "archive_state": ArchiveState.PENDING,

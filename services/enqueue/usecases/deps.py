@@ -36,6 +36,8 @@ class Limits:
     max_ring_seconds: float = 60.0
     archive_ring_seconds: float = 30.0
     archive_rings: int = 8
+    # After a job was enqueued, or ended, assets is asked whether it has heard of it.
+    confirm_seconds: float = 60.0
     # A team without an account needs no credits; else it has none.
     unlimited_without_account: bool = True
     # A job's images are hidden, and its zip is not built, until somebody approved them.
@@ -134,7 +136,8 @@ async def end_job(
     ring = deps.limits.archive_ring_seconds if zip_due else None
     if fault is not None:
         await images.fail_pending(tx, job.id, fault)
-    ended = await jobs.end(tx, job.id, state, fault, archive_ring=ring, dead=dead)
+    confirm = deps.limits.confirm_seconds
+    ended = await jobs.end(tx, job.id, state, fault, archive_ring=ring, confirm=confirm, dead=dead)
     if ended is None:
         return None
     whole = await images.of_job(tx, ended)
@@ -153,7 +156,7 @@ async def cancel_jobs(
     if not job_ids:
         return []
     await images.cancel_pending(tx, job_ids)
-    canceled = await jobs.cancel(tx, job_ids)
+    canceled = await jobs.cancel(tx, job_ids, confirm=deps.limits.confirm_seconds)
     slots = await images.of_jobs(tx, job_ids)
     whole = [job.with_images(slots[job.id]) for job in canceled]
     await _after_end(tx, deps, whole, team_limit=team_limit)

@@ -39,13 +39,20 @@ async def review_job(
         if not job.terminal:
             raise FailedPreconditionError("the job has not ended yet", reason="JOB_NOT_ENDED")
         ring = deps.limits.archive_ring_seconds if _makes_zip_due(deps, job, state) else None
+        required = deps.limits.review_required
         reviewed = await reviews.record(
-            tx, job, state, reviewer=reviewer, notes=notes, archive_ring=ring
+            tx,
+            job,
+            state,
+            reviewer=reviewer,
+            notes=notes,
+            archive_ring=ring,
+            confirm=deps.limits.confirm_seconds if required else None,
         )
         details = {"old": job.review.state, "new": state, "notes": notes}
         await audit.add(tx, team, reviewer, "REVIEW_JOB", job_id=job_id, details=details)
         whole = await images.of_job(tx, reviewed)
-        if deps.limits.review_required:
+        if required:
             await announce_ended(tx, deps, [whole])
     return whole
 

@@ -79,6 +79,7 @@ class Rooms:
                 admitted={spec.pin_token for spec in specs} if admitted else (),
                 max_attempts=3,
                 ring=LONG,
+                confirm=LONG,
                 paying=[team] if paying else (),
             )
 
@@ -94,7 +95,7 @@ class Rooms:
         """A job that has run and ended so."""
         job = await self.running(**fields)
         async with self.db.duty() as tx:
-            over = await jobs.end(tx, job.id, state, None, archive_ring=None)
+            over = await jobs.end(tx, job.id, state, None, archive_ring=None, confirm=LONG)
         assert over is not None
         return over
 

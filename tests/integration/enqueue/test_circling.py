@@ -38,7 +38,7 @@ class Scene:
         async with self.deps.db.transaction("red") as tx:
             await admission.ensure_teams(tx, ["red"])
             [job] = await new_jobs.add(
-                tx, [SPEC], admitted={SPEC.pin_token}, max_attempts=3, ring=3600.0
+                tx, [SPEC], admitted={SPEC.pin_token}, max_attempts=3, ring=3600.0, confirm=3600.0
             )
         return job.id
 

@@ -269,7 +269,7 @@ async def test_the_wall_holds_where_a_query_forgets_the_team(urls: DatabaseUrls)
             assert await retries.dead(tx, "", before_id=None, limit=9) == []
         async with db.transaction("blue") as tx:
             assert await jobs.lock(tx, red[1]) is None
-            assert await jobs.cancel(tx, [red[1]]) == []
+            assert await jobs.cancel(tx, [red[1]], confirm=60.0) == []
             assert await admission.lock_teams(tx, ["red"]) == {}
             assert await ledger.lock(tx, ["red"]) == {}
             assert await reviews.lock_image(tx, "red", red[0], 1) is None

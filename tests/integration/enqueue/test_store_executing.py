@@ -195,7 +195,7 @@ async def test_no_write_is_taken_from_a_claim_that_is_not_the_jobs_any_more(scen
     job, held = await scene.running()
     canceled, of_canceled = await scene.running()
     async with scene.deps.db.duty() as tx:
-        await jobs.cancel(tx, [canceled.id])
+        await jobs.cancel(tx, [canceled.id], confirm=60.0)
     before = await scene.look(job)
     for name, write in WRITES.items():
         for stale in (

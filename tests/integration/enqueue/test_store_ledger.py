@@ -130,7 +130,7 @@ async def furnished(rooms: Rooms) -> list[Job]:
             await jobs.count_image(tx, job.id, done=1)
             await ledger.capture(tx, job, index)
         await jobs.count_image(tx, free.id, done=1)
-        await ledger.settle(tx, await jobs.cancel(tx, [ended.id, canceled.id]))
+        await ledger.settle(tx, await jobs.cancel(tx, [ended.id, canceled.id], confirm=60.0))
     return [ended, *waiting, canceled, admitted, running, of_blue, free]
 
 

@@ -24,7 +24,7 @@ async def test_admitted_and_running_jobs_hold_a_place_and_ended_ones_none(rooms:
     await rooms.ended()
     [canceled] = await rooms.add(admitted=True)
     async with rooms.db.duty() as tx:
-        await jobs.cancel(tx, [canceled.id])
+        await jobs.cancel(tx, [canceled.id], confirm=60.0)
     await rooms.add(admitted=True, team="blue")
     assert await places(rooms, red=None) == {"red": Places(1, waiting=False)}
     assert await places(rooms, red=5, blue=None) == {
@@ -47,7 +47,7 @@ async def test_only_a_queued_job_that_is_due_waits_for_a_place(rooms: Rooms) -> 
         waits.append((found["red"].waiting, found["blue"].waiting))
     assert waits == [(True, False), (True, False), (False, False)]
     async with rooms.db.duty() as tx:
-        await jobs.cancel(tx, [job.id])
+        await jobs.cancel(tx, [job.id], confirm=60.0)
     assert not (await places(rooms, red=None))["red"].waiting
 
 

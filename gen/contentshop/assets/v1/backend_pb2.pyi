@@ -550,3 +550,75 @@ class ListFolderImagesResponse(message.Message):
     _ClearFieldArgType: _TypeAlias = typing.Literal["file_ids", b"file_ids", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class EndedJob(message.Message):
+    """A job that has ended."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    REVIEW_TIME_US_FIELD_NUMBER: builtins.int
+    job_id: builtins.int
+    """Which job."""
+    review_time_us: builtins.int
+    """When its review was made, in microseconds since 1970, as in JobEnded; 0: none is to be known."""
+    def __init__(
+        self,
+        *,
+        job_id: builtins.int = ...,
+        review_time_us: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "review_time_us", b"review_time_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListUnheardEndingsRequest(message.Message):
+    """Which jobs."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    TEAM_FIELD_NUMBER: builtins.int
+    JOBS_FIELD_NUMBER: builtins.int
+    team: builtins.str
+    """The team the caller acts for."""
+    @builtins.property
+    def jobs(self) -> containers.RepeatedCompositeFieldContainer[EndedJob]:
+        """At most 500."""
+
+    def __init__(
+        self,
+        *,
+        team: builtins.str = ...,
+        jobs: abc.Iterable[EndedJob] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["jobs", b"jobs", "team", b"team"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListUnheardEndingsResponse(message.Message):
+    """What assets has missed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Jobs, in the order asked."""
+
+    def __init__(
+        self,
+        *,
+        job_ids: abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_ids", b"job_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

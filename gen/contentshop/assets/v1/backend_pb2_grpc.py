@@ -61,6 +61,11 @@ class AssetsBackendServiceStub:
                 request_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesRequest.SerializeToString,
                 response_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesResponse.FromString,
                 _registered_method=True)
+        self.ListUnheardEndings = channel.unary_unary(
+                '/contentshop.assets.v1.AssetsBackendService/ListUnheardEndings',
+                request_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListUnheardEndingsRequest.SerializeToString,
+                response_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListUnheardEndingsResponse.FromString,
+                _registered_method=True)
         self.ResolveArchive = channel.unary_unary(
                 '/contentshop.assets.v1.AssetsBackendService/ResolveArchive',
                 request_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ResolveArchiveRequest.SerializeToString,
@@ -122,6 +127,14 @@ class AssetsBackendServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUnheardEndings(self, request, context):
+        """Which of these jobs, all of which have ended, assets has not heard the end of, or a review that
+        new: the message was lost, and is to be sent again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ResolveArchive(self, request, context):
         """An archive file's facts and where to read it. NOT_FOUND.
         """
@@ -156,6 +169,11 @@ def add_AssetsBackendServiceServicer_to_server(servicer, server):
                     servicer.ListFolderImages,
                     request_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesRequest.FromString,
                     response_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesResponse.SerializeToString,
+            ),
+            'ListUnheardEndings': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnheardEndings,
+                    request_deserializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListUnheardEndingsRequest.FromString,
+                    response_serializer=contentshop_dot_assets_dot_v1_dot_backend__pb2.ListUnheardEndingsResponse.SerializeToString,
             ),
             'ResolveArchive': grpc.unary_unary_rpc_method_handler(
                     servicer.ResolveArchive,
@@ -300,6 +318,33 @@ class AssetsBackendService:
             '/contentshop.assets.v1.AssetsBackendService/ListFolderImages',
             contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesRequest.SerializeToString,
             contentshop_dot_assets_dot_v1_dot_backend__pb2.ListFolderImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnheardEndings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/contentshop.assets.v1.AssetsBackendService/ListUnheardEndings',
+            contentshop_dot_assets_dot_v1_dot_backend__pb2.ListUnheardEndingsRequest.SerializeToString,
+            contentshop_dot_assets_dot_v1_dot_backend__pb2.ListUnheardEndingsResponse.FromString,
             options,
             channel_credentials,
             insecure,

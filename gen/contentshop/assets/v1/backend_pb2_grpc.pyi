@@ -47,6 +47,10 @@ class AssetsBackendServiceStub:
     """The images of a folder, for its zip: at most 2,000, oldest first; hidden ones are left out.
     NOT_FOUND. FAILED_PRECONDITION FOLDER_TOO_LARGE.
     """
+    ListUnheardEndings: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListUnheardEndingsRequest, _backend_pb2.ListUnheardEndingsResponse]
+    """Which of these jobs, all of which have ended, assets has not heard the end of, or a review that
+    new: the message was lost, and is to be sent again.
+    """
     ResolveArchive: _aio.UnaryUnaryMultiCallable[_backend_pb2.ResolveArchiveRequest, _backend_pb2.ResolveArchiveResponse]
     """An archive file's facts and where to read it. NOT_FOUND."""
 
@@ -112,6 +116,16 @@ class AssetsBackendServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_backend_pb2.ListFolderImagesResponse]:
         """The images of a folder, for its zip: at most 2,000, oldest first; hidden ones are left out.
         NOT_FOUND. FAILED_PRECONDITION FOLDER_TOO_LARGE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListUnheardEndings(
+        self,
+        request: _backend_pb2.ListUnheardEndingsRequest,
+        context: _aio.ServicerContext[_backend_pb2.ListUnheardEndingsRequest, _abc.Awaitable[_backend_pb2.ListUnheardEndingsResponse]],
+    ) -> _abc.Awaitable[_backend_pb2.ListUnheardEndingsResponse]:
+        """Which of these jobs, all of which have ended, assets has not heard the end of, or a review that
+        new: the message was lost, and is to be sent again.
         """
 
     @_abc_1.abstractmethod
