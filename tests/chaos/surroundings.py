@@ -64,10 +64,11 @@ async def _alarm(house: ChaosHouse, order: str, on: str, off: str) -> None:
 
 
 async def queues_of(house: ChaosHouse) -> list[str]:
-    """The lanes' queues of the fleet's vhost."""
+    """The queues of the fleet's vhost that messages of jobs go through, dead letters apart."""
     rabbit = house.servers.rabbit
     said = await asyncio.to_thread(rabbit.ctl, "list_queues", "-p", house.fleet.bucket, "name")
-    return [line for line in said.split() if line.startswith("jobs.")]
+    taken_in = {"assets.jobs", "packager.jobs"}
+    return [line for line in said.split() if line.startswith("jobs.") or line in taken_in]
 
 
 async def _queues(house: ChaosHouse, order: str) -> None:
