@@ -175,7 +175,9 @@ class Provenance(message.Message):
     source_task_id: builtins.str
     """The caller's task, as the job had it."""
     attempt: builtins.int
-    """Which attempt of the job made it."""
+    """Which attempt of the job made it; those that lost workers ended count too, as they do not in
+    Job.attempts.
+    """
     prompt_tokens: builtins.int
     """Tokens of prompt and references."""
     output_tokens: builtins.int

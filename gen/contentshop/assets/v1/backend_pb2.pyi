@@ -260,7 +260,7 @@ class StoreGeneratedHeader(message.Message):
     preview: builtins.bool
     """No real model was at work; said in the file's metadata."""
     attempt: builtins.int
-    """Which attempt made it."""
+    """Which attempt made it, lost workers counted."""
     prompt_tokens: builtins.int
     """Tokens of prompt and references."""
     output_tokens: builtins.int
