@@ -50,7 +50,7 @@ class Settings(CommonSettings):
     archive_rings: int = setting("ARCHIVE_RINGS", "asks before a zip is FAILED", 8, at_least=1)
     confirm_seconds: float = setting(
         "CONFIRM_SECONDS",
-        "after a job was enqueued, or ended, before assets is asked whether it has heard",
+        "from a job's end until assets is asked if it heard; from its enqueueing, 5 times so long",
         60.0,
         at_least=0.05,
     )

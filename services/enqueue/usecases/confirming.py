@@ -13,9 +13,6 @@ from services.enqueue.usecases.deps import Deps, announce_ended, send
 
 log = structlog.get_logger()
 
-# A message that is on its way still is not sent again at once.
-PATIENCE = 5
-
 
 class Listener(Protocol):
     """assets, as far as it can say what it has heard."""
@@ -52,7 +49,7 @@ async def confirm_jobs(deps: Deps, assets: Listener, limit: int) -> bool:
         unheard.update(await assets.unheard(team, of_team))
     living = {one.job_id for one in found if not one.ended}
     heard = {one.job_id for one in found} - unheard - living
-    later = PATIENCE * deps.limits.confirm_seconds
+    later = deps.limits.unhurried_confirm_seconds
     async with deps.db.duty() as tx:
         await confirming.settle(tx, heard, again_seconds=None)
         going = await confirming.settle(tx, living, again_seconds=None)

@@ -36,7 +36,7 @@ class Limits:
     max_ring_seconds: float = 60.0
     archive_ring_seconds: float = 30.0
     archive_rings: int = 8
-    # After a job was enqueued, or ended, assets is asked whether it has heard of it.
+    # After a job has ended, assets is asked whether it has heard of it.
     confirm_seconds: float = 60.0
     # A team without an account needs no credits; else it has none.
     unlimited_without_account: bool = True
@@ -47,6 +47,11 @@ class Limits:
     max_references_high: int = 14
     # For requests that ask for none.
     prompt_strategy: PromptStrategy = PromptStrategy.NONE
+
+    @property
+    def unhurried_confirm_seconds(self) -> float:
+        """As confirm_seconds, for a job that goes on, and for news that is on its way again."""
+        return 5 * self.confirm_seconds
 
     def max_references(self, quality: str) -> int:
         """Input images of a job of this quality at most."""

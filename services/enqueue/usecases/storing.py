@@ -152,7 +152,7 @@ class StoreRequests:
             paying=paying,
             max_attempts=deps.limits.max_attempts,
             ring=deps.limits.first_ring_seconds,
-            confirm=deps.limits.confirm_seconds,
+            confirm=deps.limits.unhurried_confirm_seconds,
         )
         stored = _share_out(requests, owners, added)
         await ledger.hold(tx, added)
