@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
         reports: every RecordArchive that arrived, in order.
         errors: raised by the next RecordArchives, in order, before they count as arrived.
         asked: GetJobOutputs calls.
+        answers: while it is not set, RecordArchive is heard and not answered.
     """
 
     def __init__(self, service_secret: str) -> None:
@@ -32,6 +34,8 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
         self.reports: list[pb.RecordArchiveRequest] = []
         self.errors: list[ContentshopError] = []
         self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
         def register(server: grpc.aio.Server) -> None:
             execution_pb2_grpc.add_ExecutionServiceServicer_to_server(self, server)
@@ -101,4 +105,5 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
         if job is not None and job.state == job_pb2.JOB_STATE_CANCELED:
             raise InvalidArgumentError("a job in this state has no archive")
         self.reports.append(request)
+        await self.answers.wait()
         return pb.RecordArchiveResponse()

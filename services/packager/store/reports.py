@@ -41,6 +41,8 @@ async def arrived(tx: Tx, archive: Archive) -> None:
             _archives.c.id == archive.id,
             _archives.c.fence == archive.fence,
             _archives.c.state == archive.state,
+            # Asked for again while the report was on its way: then none has failed yet.
+            _archives.c.report_failures == archive.report_failures,
         )
         .values(report_at=None, report_failures=0, reported_at=tx.now())
     )

@@ -72,6 +72,23 @@ async def test_a_repeated_message_builds_one_zip_and_reports_again(house: House)
     await eventually(lambda: house.broker.ready_count(QUEUE) == 0)
 
 
+async def test_a_report_asked_for_while_one_is_on_its_way_is_made(house: House) -> None:
+    """Who asks again may not have heard the first."""
+    await house.job(7, 2)
+    house.enqueue.answers.clear()
+    await house.announce(7)
+    await house.reported()
+    await house.announce(7)
+
+    async def asked() -> bool:
+        return await house.sql("SELECT id FROM archives WHERE report_failures = 0") != []
+
+    await eventually(asked)
+    house.enqueue.answers.set()
+    first, again = await house.reported(2)
+    assert first == again
+
+
 async def test_a_job_that_ended_anew_with_other_images_gets_another_zip(house: House) -> None:
     """As where enqueue was restored from a copy, and the job ran again."""
     await house.job(7, 3)
