@@ -17,7 +17,7 @@ _jobs = tables.jobs
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A job that is due, and when its review was made, if it was."""
+    """A job that is due, and when the review was made that assets is to know of, if any."""
 
     job_id: int
     team: str
@@ -25,15 +25,24 @@ class Due:
     reviewed_at: datetime | None
 
 
-async def due(tx: Tx, limit: int) -> list[Due]:
-    """The next jobs, of all teams. Takes no locks: what is to be asked takes its time."""
+async def due(tx: Tx, limit: int, *, reviews: bool) -> list[Due]:
+    """The next jobs, of all teams. Takes no locks: what is to be asked takes its time.
+
+    Args:
+        tx: where.
+        limit: at most so many.
+        reviews: assets is told of them.
+    """
     rows = await tx.execute(
         sa.select(_jobs.c.id, _jobs.c.team, _jobs.c.state, _jobs.c.reviewed_at)
         .where(_jobs.c.confirm_at <= tx.now())
         .order_by(_jobs.c.confirm_at)
         .limit(limit)
     )
-    return [Due(row.id, row.team, row.state in TERMINAL, row.reviewed_at) for row in rows]
+    return [
+        Due(row.id, row.team, row.state in TERMINAL, row.reviewed_at if reviews else None)
+        for row in rows
+    ]
 
 
 async def settle(tx: Tx, job_ids: Collection[int], *, again_seconds: float | None) -> Sequence[int]:

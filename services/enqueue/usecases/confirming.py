@@ -37,7 +37,7 @@ async def confirm_jobs(deps: Deps, assets: Listener, limit: int) -> bool:
         Whether there may be more.
     """
     async with deps.db.read_all() as tx:
-        found = await confirming.due(tx, limit)
+        found = await confirming.due(tx, limit, reviews=deps.limits.review_required)
     if not found:
         return False
     ended: dict[str, list[Due]] = {}

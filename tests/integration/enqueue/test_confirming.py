@@ -96,7 +96,7 @@ async def test_what_changes_while_assets_is_asked_is_left_alone(rooms: Rooms) ->
     job = await rooms.ended()
     await rooms.change(job.id, confirm_at=-1)
     async with rooms.db.duty() as tx:
-        assert [one.job_id for one in await confirming.due(tx, 9)] == [job.id]
+        assert [one.job_id for one in await confirming.due(tx, 9, reviews=True)] == [job.id]
     await rooms.change(job.id, confirm_at=SECONDS)
     async with rooms.db.duty() as tx:
         assert await confirming.settle(tx, [job.id], again_seconds=None) == []
@@ -111,6 +111,14 @@ async def test_nothing_is_settled_while_assets_is_away(rooms: Rooms) -> None:
         await confirm(rooms, Assets(away=True))
     assert (await rooms.row(job.id)).confirm_at is not None
     assert await said(rooms) == []
+
+
+async def test_a_review_is_to_be_known_only_where_reviews_hide_images(rooms: Rooms) -> None:
+    job = await rooms.ended()
+    await rooms.change(job.id, confirm_at=-1, reviewed_at=-5)
+    async with rooms.db.read_all() as tx:
+        found = [(await confirming.due(tx, 9, reviews=reviews))[0] for reviews in (True, False)]
+    assert [one.reviewed_at is None for one in found] == [False, True]
 
 
 async def test_a_full_round_says_that_there_may_be_more(rooms: Rooms) -> None:
