@@ -45,6 +45,8 @@ async def find(tx: Tx, job_id: int, team: str | None = None) -> Job | None:
 
 async def find_many(tx: Tx, job_ids: Collection[int], team: str | None = None) -> list[Job]:
     """Jobs with their images, newest first, in two queries."""
+    if not job_ids:
+        return []
     statement = sa.select(_jobs).where(_jobs.c.id.in_(job_ids)).order_by(_jobs.c.id.desc())
     if team is not None:
         statement = statement.where(_jobs.c.team == team)

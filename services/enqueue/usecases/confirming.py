@@ -54,9 +54,9 @@ async def confirm_jobs(deps: Deps, assets: Listener, limit: int) -> bool:
         await confirming.settle(tx, heard, again_seconds=None)
         going = await confirming.settle(tx, living, again_seconds=None)
         missed = await confirming.settle(tx, unheard, again_seconds=later)
-        for job in await jobs.find_many(tx, going):
-            message = deps.announcer.enqueued(job.id, job.spec.team, job.spec.pin_token)
-            await send(tx, deps, [message])
+        live = await jobs.find_many(tx, going)
+        enqueued = deps.announcer.enqueued
+        await send(tx, deps, [enqueued(job.id, job.spec.team, job.spec.pin_token) for job in live])
         await announce_ended(tx, deps, await jobs.find_many(tx, missed))
     if missed:
         log.warning("job.unheard", jobs=len(missed), first=min(missed))
