@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import json
 import signal
+import sqlite3
 import stat
 import zipfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from PIL import Image
 
 from cli.datafolder import DataFolder
 from contentshop.assets.v1 import assets_pb2, assets_pb2_grpc, backend_pb2
-from contentshop.enqueue.v1 import enqueue_pb2, enqueue_pb2_grpc, job_pb2
+from contentshop.enqueue.v1 import batch_pb2, enqueue_pb2, enqueue_pb2_grpc, job_pb2
 from libs.common.auth import mint_user_token
 from libs.common.clock import SystemClock
 from libs.common.grpc_client import open_channel
@@ -313,6 +315,41 @@ async def test_killed_in_the_middle_of_a_job_and_started_again(tmp_path: Path) -
         assert job["state"] == "SUCCEEDED"
         assert job["archive"]["state"] == "READY"
         await _exactly_once(second, job)
+
+
+async def test_killed_while_a_batch_ends_and_started_again(tmp_path: Path) -> None:
+    """The broker dies with the house: what assets had not heard yet is said to it again."""
+    data = tmp_path / "data"
+    settings = {"OFFLINE_DELAY_SECONDS": "60", "CONFIRM_SECONDS": "1"}
+    async with house(data, env=settings) as first:
+        uploaded = (await first.run("upload", PHOTOS / "mug.jpg", "--json")).json()["files"][0]
+        file_id = uploaded["id"]
+        async with open_channel(first.ready["enqueue"]) as channel:
+            stub = enqueue_pb2_grpc.EnqueueServiceStub(channel)
+            product = batch_pb2.BatchVariant(product_images=[backend_pb2.ImageRef(file_id=file_id)])
+            request = enqueue_pb2.EnqueueBatchRequest(name="spring", variants=[product] * 100)
+            batch = (await stub.EnqueueBatch(request, metadata=_metadata(data))).batch
+            await eventually(lambda: _lasting_pins(data) == 100)
+            cancel = enqueue_pb2.CancelBatchRequest(batch_id=batch.id)
+            await stub.CancelBatch(cancel, metadata=_metadata(data))
+        await eventually(lambda: _lasting_pins(data) < 100)
+        await first.kill()
+
+    async with (
+        house(data, env=settings) as second,
+        open_channel(second.ready["assets"]) as channel,
+    ):
+        await eventually(lambda: _lasting_pins(data) == 0)
+        delete = assets_pb2.DeleteFileRequest(file_id=file_id)
+        assets = assets_pb2_grpc.AssetsServiceStub(channel)
+        await assets.DeleteFile(delete, metadata=_metadata(data))
+
+
+def _lasting_pins(data: Path) -> int:
+    """How often an input is kept for a job that, as assets knows, has not ended."""
+    with closing(sqlite3.connect(f"file:{data / 'assets.sqlite'}?mode=ro", uri=True)) as assets:
+        row = assets.execute("SELECT count(*) FROM pins WHERE expires_at IS NULL").fetchone()
+    return int(row[0])
 
 
 def _kind(line: dict[str, Any]) -> str:
