@@ -50,7 +50,7 @@ class EnhancePrompt:
         records: keeps them.
         leave: gives a place for the call.
         governed: whether that needs enqueue's leave for the model.
-        timeout_seconds: for finding them, the wait for a place included.
+        timeout_seconds: for the wait for a place, and again for the call.
         prices: of the models.
         clock: measures it.
     """
@@ -94,7 +94,12 @@ class EnhancePrompt:
         """A generator's words; none, and why in the log, where there are none to be had."""
         asked = False
         try:
-            async with asyncio.timeout(self._timeout), self._leave.place(claim.lease, self._model):
+            async with (
+                asyncio.timeout(self._timeout) as limit,
+                self._leave.place(claim.lease, self._model),
+            ):
+                # The wait is over, and none of the model's doing: the call has a time of its own.
+                limit.reschedule(asyncio.get_running_loop().time() + self._timeout)
                 asked = True
                 words = await self._generator.enhance(claim.prompt_to_enhance)
         except LeaseLostError:
