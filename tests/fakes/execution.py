@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
         reports: every RecordArchive that arrived, in order.
         errors: raised by the next RecordArchives, in order, before they count as arrived.
         asked: GetJobOutputs calls.
+        after_outputs: called once after the next answer of GetBatchOutputs is decided.
         answers: while it is not set, RecordArchive is heard and not answered.
     """
 
@@ -34,6 +35,7 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
         self.reports: list[pb.RecordArchiveRequest] = []
         self.errors: list[ContentshopError] = []
         self.asked = 0
+        self.after_outputs: Callable[[], Awaitable[None]] | None = None
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -92,7 +94,12 @@ class FakeExecution(execution_pb2_grpc.ExecutionServiceServicer):
         batch = self.batches.get((request.team, request.batch_id))
         if batch is None:
             raise NotFoundError("batch")
-        return batch
+        said = pb.GetBatchOutputsResponse()
+        said.CopyFrom(batch)
+        meanwhile, self.after_outputs = self.after_outputs, None
+        if meanwhile is not None:
+            await meanwhile()
+        return said
 
     async def RecordArchive(  # noqa: N802
         self,

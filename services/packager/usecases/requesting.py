@@ -7,7 +7,7 @@ from typing import Protocol
 
 from libs.common import request_keys
 from libs.common.db import Tx
-from libs.common.errors import NotFoundError
+from libs.common.errors import ContentshopError, NotFoundError
 from libs.common.request_keys import RequestKey
 from services.packager import tables
 from services.packager.domain import (
@@ -90,7 +90,23 @@ class CreateArchive:
         async with self._deps.db.read(key.team) as tx:
             known = await archives.find_same(tx, wanted)
         gone = known is not None and await self._file_is_gone(known)
-        return await self._ask(key, wanted, known, gone=gone)
+        archive = await self._ask(key, wanted, known, gone=gone)
+        if known is None and what.kind is not SourceKind.FOLDER:
+            await self._look_again(key, wanted)
+        return archive
+
+    async def _look_again(self, key: RequestKey, wanted: WantedArchive) -> None:
+        """Hides a new archive where enqueue does not say any more that its images are shown.
+
+        A rejection that was taken in before the row was there found nothing to hide.
+        """
+        try:
+            shown = (await self._wanted(key, wanted.source)).contents == wanted.contents
+        except ContentshopError:
+            shown = False  # asked for again, it is shown again
+        if not shown:
+            async with self._deps.db.duty() as tx:
+                await archives.hide(tx, key.team, [wanted.source])
 
     async def _wanted(self, key: RequestKey, source: Source) -> WantedArchive:
         """What goes into the archive, said by who knows."""

@@ -101,6 +101,24 @@ async def test_a_rejected_job_takes_its_batch_archive_back(house: House) -> None
     assert (await team.download(batch_id=5))[0] == first
 
 
+async def test_a_rejection_while_a_batch_is_asked_for_is_not_missed(house: House) -> None:
+    """It is taken in between what enqueue says and the row of the archive."""
+    await house.batch(5, [("a", 2), ("b", 2)])
+    variants = house.enqueue.batches["red", 5].variants
+
+    async def reject() -> None:
+        await _tell(house, 5002, REJECTED, batch_id=5)
+        del variants[1].outputs[:]
+
+    house.enqueue.after_outputs = reject
+    team = house.team()
+    missed = await team.settled((await team.ask(batch_id=5)).id)
+    assert await _refusal(team.download(archive_id=missed.id)) == "ARCHIVE_NOT_READY"
+    again = await team.settled((await team.ask(batch_id=5)).id)
+    assert again.image_count == 2
+    await team.download(archive_id=again.id)
+
+
 async def test_a_batch_may_be_asked_for_again_under_each_request_id(house: House) -> None:
     await house.batch(5, [("a", 1)])
     team = house.team()
