@@ -11,7 +11,13 @@ import structlog
 from libs.common.backoff import Backoff
 from libs.common.broker import Delivery, Handler
 from libs.common.clock import Clock
-from libs.common.errors import AbortedError, ResourceExhaustedError, UnavailableError
+from libs.common.errors import (
+    AbortedError,
+    DeadlineExceededError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from libs.common.ids import Ids
 from libs.common.lifecycle import TaskOwner
 
@@ -21,10 +27,19 @@ log = structlog.get_logger()
 # A part that is away is waited for with the delivery in hand: giving it back would count towards
 # its delivery limit, and what enqueue says of a job must not be lost to an outage.
 PATIENCE_SECONDS = 300.0
+_MAY_PASS = (
+    UnavailableError,
+    DeadlineExceededError,
+    AbortedError,
+    ResourceExhaustedError,
+    UnauthenticatedError,
+)
 
 
 class Patience:
-    """Tries work again while a part that it needs is away, busy or full, for some minutes.
+    """Tries work again while a part that it needs is away, late, busy or full, for some minutes.
+
+    A part that does not take our token counts as away: its clock or its secret is being changed.
 
     Args:
         clock: for waits.
@@ -43,7 +58,7 @@ class Patience:
         while True:
             try:
                 await work()
-            except (UnavailableError, AbortedError, ResourceExhaustedError) as error:
+            except _MAY_PASS as error:
                 if self._clock.monotonic() > gives_up_at:
                     raise
                 failures += 1

@@ -8,8 +8,10 @@ from libs.common.broker_handling import PATIENCE_SECONDS, Patience
 from libs.common.errors import (
     AbortedError,
     ContentshopError,
+    DeadlineExceededError,
     InternalError,
     ResourceExhaustedError,
+    UnauthenticatedError,
     UnavailableError,
 )
 from libs.common.ids import SystemIds
@@ -32,11 +34,12 @@ class Work:
 
 async def test_what_is_away_busy_or_full_is_waited_for() -> None:
     full = ResourceExhaustedError("full", reason="STORAGE_FULL", quota_subject="database storage")
-    work = Work(UnavailableError("away"), AbortedError("met another"), full)
+    late, unknown = DeadlineExceededError("late"), UnauthenticatedError("who are you")
+    work = Work(UnavailableError("away"), late, unknown, AbortedError("met another"), full)
     clock = ManualClock()
     await Patience(clock, SystemIds())(work, job_id=1)
-    assert work.tries == 4
-    assert 0 < clock.monotonic() < 2
+    assert work.tries == 6
+    assert 0 < clock.monotonic() < 7
 
 
 async def test_not_for_ever() -> None:
