@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,11 @@ class JwksKeys:
         try:
             entries = json.loads(self._fetch())["keys"]
             keys = [key for entry in entries if (key := self._usable(entry)) is not None]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
             log.warning("jwks.unreadable", error=type(error).__name__)
+            return
+        if not keys:  # a slip of who gives it: the keys we have go on serving
+            log.warning("jwks.unreadable", error="NoUsableKey")
             return
         self._keys = {str(key.key_id): key for key in keys}
         self._next_read = self._clock.monotonic() + REFRESH_SECONDS
@@ -71,7 +75,7 @@ class JwksKeys:
         """The key, if it has a name and is for verifying; the others are none of our business."""
         try:
             key = jwt.PyJWK(entry)
-        except (ValueError, TypeError, jwt.PyJWTError):
+        except (AttributeError, ValueError, TypeError, jwt.PyJWTError):
             return None
         fits = key.algorithm_name in self.algorithms and key.public_key_use in (None, "sig")
         return key if key.key_id and fits else None

@@ -188,9 +188,12 @@ async def test_keys_rotate_without_a_gap(clock: ManualClock, tmp_path: Path) -> 
     assert keys.find("old") is not None  # does not wait for the reading that it begins
     await eventually(lambda: keys.find("new") is not None)
     authenticator.authenticate(headers(published.token(clock, "new")))
-    published.path.write_text("{")  # a bad file takes no key away
-    clock.move(REFRESH_SECONDS)
-    assert keys.find("old") is not None
+    for bad in ("{", '{"keys": []}', '{"keys": ["no key"]}'):  # take no key away
+        published.path.write_text(bad)
+        clock.move(REFRESH_SECONDS)
+        assert keys.find("old") is not None
+        keys._read()
+        assert keys.find("old") is not None
     published.publish("new")
 
     def old_is_gone() -> bool:
