@@ -164,8 +164,9 @@ def _summary(
             "job": to_plain(made.job),
             "files": made.savings.payload(),
             "folder": str(made.savings.folder),
+            **made.savings.gaps(),
             "steps": {name: round(took, 3) for name, took in steps},
             "seconds": round(seconds, 3),
         }
     )
-    return ExitCode.FAILED if made.savings.zip_error else code
+    return code if made.savings.whole else ExitCode.FAILED

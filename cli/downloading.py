@@ -51,7 +51,7 @@ def download(
                 "job": to_plain(job),
                 "files": savings.payload(),
                 "folder": str(savings.folder),
-                "missing": {str(index): reason for index, reason in savings.missing.items()},
+                **savings.gaps(),
             }
         )
         return ExitCode.OK if savings.whole else ExitCode.FAILED

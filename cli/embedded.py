@@ -231,9 +231,16 @@ class _ReadySign:
 
     async def start(self) -> None:
         """Puts the sign up."""
-        async with asyncio.timeout(READY_SECONDS):
-            for name in SERVICES:
-                await _until_serving(self._targets[name])
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                for name in SERVICES:
+                    await _until_serving(self._targets[name])
+        except TimeoutError:
+            raise CliError(
+                f"{name} was not ready within {READY_SECONDS:.0f} s",
+                ExitCode.UNAVAILABLE,
+                reason="NOT_READY",
+            ) from None
         endpoints = Endpoints(pid=os.getpid(), generator=self._generator, **self._targets)
         self._folder.write_endpoints(endpoints)
         self._show(endpoints)

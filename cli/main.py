@@ -75,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = explain(error)
         if not isinstance(error, CliError) and _debugging():
             traceback.print_exc()
-    show_problem(problem, as_json="--json" in args)
+    try:
+        show_problem(problem, as_json="--json" in args)
+    except BrokenPipeError:
+        sys.stdout = None  # the exit code says it all the same
     return problem.exit_code
 
 

@@ -227,6 +227,7 @@ def _say_made(made: Made, output: Output) -> ExitCode:
             "job": to_plain(made.job),
             "files": made.savings.payload(),
             "folder": str(made.savings.folder),
+            **made.savings.gaps(),
             "seconds": round(made.seconds, 3),
         }
     )

@@ -44,6 +44,11 @@ class Savings:
         """For --json."""
         return [file.payload() for file in self.files]
 
+    def gaps(self) -> dict[str, Any]:
+        """What could not be had, for --json."""
+        missing = {str(index): reason for index, reason in self.missing.items()}
+        return {"missing": missing, "zip_error": self.zip_error}
+
 
 def default_folder(job: job_pb2.Job) -> Path:
     """Where images go when nothing is said."""

@@ -20,11 +20,23 @@ def upload_all(
     """Uploads the photos one after the other; all are looked at before the first is sent."""
     photos = [files.read_photo(path) for path in paths]
 
-    async def work() -> list[assets_pb2.File]:
-        async with connect(data, team) as shop:
-            return [await files.upload(shop, photo, shop.ids.token()) for photo in photos]
+    stored: list[assets_pb2.File] = []
 
-    stored = run(work())
+    async def work() -> None:
+        async with connect(data, team) as shop:
+            for photo in photos:
+                # One by one: those before a refusal are stored, and are to be named.
+                stored.append(await files.upload(shop, photo, shop.ids.token()))  # noqa: PERF401
+
+    try:
+        run(work())
+    finally:
+        if stored:  # also where a later one was refused: they are stored, and count
+            _show(stored, output)
+    return ExitCode.OK
+
+
+def _show(stored: Sequence[assets_pb2.File], output: Output) -> None:
     output.table(
         [("id", "right"), ("name", "left"), ("pixels", "right"), ("size", "right")],
         [
@@ -33,7 +45,6 @@ def upload_all(
         ],
     )
     output.result({"files": [to_plain(file) for file in stored]})
-    return ExitCode.OK
 
 
 def pixels(file: assets_pb2.File) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from cli.console import CleanConsole, clean
 from cli.errors import ExitCode, Problem
 from cli.output import Output, show_problem
+from tests.support.house import ROOT
 
 EVIL = "a\u202egnp.exe \x1b[2J\x9b\u2066\u2028\x00b"
 SHOWN = r"a\u202egnp.exe \u001b[2J\u009b\u2066\u2028\u0000b"
@@ -56,3 +57,17 @@ def test_colours_are_the_consoles_own() -> None:
 def test_the_console_is_imported_only_when_something_is_said() -> None:
     code = "import sys, cli.output; sys.exit('rich.console' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_who_has_gone_away_is_shown_no_traceback() -> None:
+    """A refusal as JSON, to a pipe that nobody reads; the exit code says it all the same."""
+    command = f"{sys.executable} -m cli.main job 1 --json --data /nowhere; echo $? >&2"
+    ran = subprocess.run(
+        ["bash", "-c", f"({command}) | true"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.split()[-1] not in ("0", "1")
