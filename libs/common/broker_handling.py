@@ -11,13 +11,7 @@ import structlog
 from libs.common.backoff import Backoff
 from libs.common.broker import Delivery, Handler
 from libs.common.clock import Clock
-from libs.common.errors import (
-    AbortedError,
-    DeadlineExceededError,
-    ResourceExhaustedError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from libs.common.errors import TRANSIENT
 from libs.common.ids import Ids
 from libs.common.lifecycle import TaskOwner
 
@@ -27,13 +21,6 @@ log = structlog.get_logger()
 # A part that is away is waited for with the delivery in hand: giving it back would count towards
 # its delivery limit, and what enqueue says of a job must not be lost to an outage.
 PATIENCE_SECONDS = 300.0
-_MAY_PASS = (
-    UnavailableError,
-    DeadlineExceededError,
-    AbortedError,
-    ResourceExhaustedError,
-    UnauthenticatedError,
-)
 
 
 class Patience:
@@ -58,7 +45,7 @@ class Patience:
         while True:
             try:
                 await work()
-            except _MAY_PASS as error:
+            except TRANSIENT as error:
                 if self._clock.monotonic() > gives_up_at:
                     raise
                 failures += 1

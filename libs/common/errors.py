@@ -172,3 +172,15 @@ class InternalError(ContentshopError):
     """A fault of ours; the details are in our log, under the request's id."""
 
     default_reason = "INTERNAL"
+
+
+# A refused token is a rotation in progress or a skewed clock: waiting mends both, failing would
+# cost jobs that have done nothing wrong.
+TRANSIENT = (
+    UnavailableError,
+    DeadlineExceededError,
+    ResourceExhaustedError,
+    AbortedError,
+    UnauthenticatedError,
+)
+"""What may pass: who was asked is away, late, busy or full, or does not take our token."""

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from libs.common.clock import Clock
-from libs.common.errors import ContentshopError, LeaseLostError
+from libs.common.errors import TRANSIENT, ContentshopError, LeaseLostError
 from libs.common.lifecycle import TaskOwner
 from libs.common.outcomes import Outcome
 from services.worker.domain import Claim, HandBack
-from services.worker.gateways.patience import TRANSIENT
 from services.worker.inhand import JobInHand, JobsInHand, Stop
 from services.worker.usecases.run_job import Ending, JobRecords
 

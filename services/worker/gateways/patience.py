@@ -9,29 +9,12 @@ import structlog
 
 from libs.common.backoff import Backoff
 from libs.common.clock import Clock
-from libs.common.errors import (
-    AbortedError,
-    ContentshopError,
-    DeadlineExceededError,
-    ResourceExhaustedError,
-    UnauthenticatedError,
-    UnavailableError,
-)
+from libs.common.errors import TRANSIENT, ContentshopError
 from libs.common.ids import Ids
 from services.worker.domain import Lease
 
 log = structlog.get_logger()
 T = TypeVar("T")
-
-# A refused token is a rotation in progress or a skewed clock: waiting mends both, failing burns
-# the attempts of jobs that have done nothing wrong.
-TRANSIENT = (
-    UnavailableError,
-    DeadlineExceededError,
-    ResourceExhaustedError,
-    AbortedError,
-    UnauthenticatedError,
-)
 
 
 class Patience:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol
 
-from libs.common.errors import ContentshopError, DataLossError, NotFoundError
+from libs.common.errors import TRANSIENT, ContentshopError, DataLossError, NotFoundError
 from libs.common.outcomes import Outcome
 from services.worker.domain import BadInputsError, Claim, InputFile, InputImage
-from services.worker.gateways.patience import TRANSIENT, Patience
+from services.worker.gateways.patience import Patience
 from services.worker.generation import GenerationError, Reference
 
 
